@@ -1,0 +1,45 @@
+"""Every error a user can meet, by name.
+
+The message of each is a sentence for the artist: what was found, what was expected, and which node or option mends it.
+Code may catch a class; nobody parses a message.
+"""
+
+
+class IdeaError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class FaceNotFoundError(IdeaError):
+    """A photograph holds no face, or not the face that was asked for."""
+
+
+class FaceModelError(IdeaError):
+    """The face recognition package or its model files are missing or unusable."""
+
+
+class BadImageError(IdeaError):
+    """A picture cannot be used: wrong shape, too small, or not finite."""
+
+
+class NamesError(IdeaError):
+    """The list of anchor names is empty or holds nothing the tokenizer knows."""
+
+
+class TriggerError(IdeaError):
+    """The placeholder word is empty, has spaces, or already means something in prompts."""
+
+
+class UnsupportedModelError(IdeaError):
+    """The diffusion model belongs to a family this project does not support."""
+
+
+class FamilyMismatchError(IdeaError):
+    """An identity was made for another family of models."""
+
+
+class IdentityFileError(IdeaError):
+    """A file is not an identity: truncated, foreign, oversized or unsafe."""
+
+
+class TrainingError(IdeaError):
+    """Training cannot go on: the loss is not finite, or memory does not suffice even for one picture."""
