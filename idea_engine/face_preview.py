@@ -48,13 +48,13 @@ def _draw(image: Tensor, photo: PhotoFaces) -> Tensor:
 
 
 def _label(draw, text: str, box: list[int], colour: tuple[int, int, int], size: tuple[int, int]) -> None:
-    """``text`` on a plate in the upper left corner of ``box``, inside the picture."""
-    font = _font(min(max(12, (box[3] - box[1]) // 6, max(size) // 40), 48))
+    """``text`` on a plate that stands on the upper left corner of ``box``, or hangs from it where the picture ends."""
+    font = _font(min(max(12, (box[3] - box[1]) // 7, max(size) // 40), 48))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     margin = max(2, (bottom - top) // 4)
     width, height = right - left + 2 * margin, bottom - top + 2 * margin
     x = max(0, min(box[0], size[0] - width))
-    y = max(0, min(box[1], size[1] - height))
+    y = box[1] - height if box[1] >= height else max(0, min(box[1], size[1] - height))
     draw.rectangle([x, y, x + width, y + height], fill=colour)
     draw.text((x + margin - left, y + margin - top), text, fill=_INK, font=font)
 

@@ -120,7 +120,7 @@ def download_face_pack(name: str, root: Path | str) -> Path:
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
         raise FaceModelError(
-            f"The face pack {name} could not be downloaded ({type(error).__name__}: {error}). Look at the network, or download it by hand "
+            f"The face pack {name} could not be downloaded ({type(error).__name__}: {str(error)[:160]}). Look at the network, or download it by hand "
             f"from https://github.com/deepinsight/insightface/releases and unpack it into {folder}."
         ) from error
     return folder

@@ -65,12 +65,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """One finished step: number (from 1), of how many, its loss, and the network's current idea of the photograph (1, C, h, w)."""
+    """One finished step: number (from 1), of how many, the losses so far, and the network's current idea of the photograph (1, C, h, w)."""
 
     step: int
     steps: int
-    loss: float
+    losses: Sequence[float]
     denoised: Tensor
+
+    @property
+    def loss(self) -> float:
+        return self.losses[-1]
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,7 @@ class _Run:
                         f"The loss was not finite {bad} times in a row at step {self.progress.step}, so training stopped. "
                         "Lower lr, or use a checkpoint in a wider precision (bf16 or fp32)."
                     )
-                on_step(StepEvent(self.progress.step, self.recipe.steps, loss, self.denoised))
+                on_step(StepEvent(self.progress.step, self.recipe.steps, self.progress.losses, self.denoised))
         except BaseException:
             # Steps with a bad loss changed nothing, so going on later must not skip them.
             self.progress.step -= bad

@@ -31,7 +31,9 @@ class TextBackend:
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         for key, encoder in self.encoders.items():
             for name, tensor in encoder.transformer.state_dict().items():
-                yield f"{key}.{name}", tensor
+                # Only SDXL reads the projection; where a checkpoint has none the host leaves it uninitialised, new with every load.
+                if key == "clip_g" or not name.startswith("text_projection"):
+                    yield f"{key}.{name}", tensor
         # A LoRA on the text encoder is a patch that is not in the weights yet.
         for name, patches in self.clip.patcher.patches.items():
             yield from patch_tensors(name, patches)

@@ -1,6 +1,7 @@
 """Telling the artist how training goes: the host's progress bar with a preview, live messages, and its cancel button."""
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from ...idea_engine.train import StepEvent
 _MESSAGE_EVERY = 0.25  # seconds; a browser draws no faster
 _PREVIEW_EVERY = 2.0  # seconds; a preview costs a small decode
 _PREVIEW_FORMAT = "JPEG"
+_LOSSES_SENT = 400  # the longest curve a message carries
 EVENT = "idea.progress"
 
 
@@ -28,12 +30,11 @@ class TrainingProgress:
         self.node_id, self.steps = node_id, steps
         self.bar = ProgressBar(steps)
         self.previewer = _previewer(latent_format)
-        self.losses: list[float] = []
         self.started = time.monotonic()
         self.told = self.previewed = 0.0
+        self.first: int | None = None  # step at which this run began; a resumed one does not begin at 0
 
     def __call__(self, event: StepEvent) -> None:
-        self.losses.append(event.loss)
         now, last = time.monotonic(), event.step == event.steps
         preview = None
         if self.previewer is not None and (last or now - self.previewed >= _PREVIEW_EVERY):
@@ -45,14 +46,14 @@ class TrainingProgress:
         check_interrupt()
 
     def _send(self, event: StepEvent, seconds: float) -> None:
-        """One message holds every loss since the last, so a page that listens misses none."""
+        """Each message holds the recent losses, so a page that was opened late, or a resumed training, shows its whole curve."""
         from server import PromptServer
 
         server = getattr(PromptServer, "instance", None)
         if server is not None:
-            done = len(self.losses)
-            remaining = seconds / done * (event.steps - event.step)
-            losses = [value if value == value else None for value in self.losses[-200:]]  # NaN is no JSON
+            self.first = event.step - 1 if self.first is None else self.first
+            remaining = seconds / (event.step - self.first) * (event.steps - event.step)
+            losses = [value if math.isfinite(value) else None for value in event.losses[-_LOSSES_SENT:]]  # JSON knows no NaN
             server.send_sync(EVENT, {
                 "node": self.node_id, "step": event.step, "steps": event.steps, "loss": losses[-1], "losses": losses, "remaining": remaining,
             })

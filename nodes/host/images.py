@@ -1,0 +1,81 @@
+"""What a host calls IMAGE and MASK: batches, checked before the engine sees them and made from what it returns."""
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from ...idea_engine.errors import BadImageError
+from ...idea_engine.photos import check_photo
+
+_THUMBNAIL_SIDE = 256  # pixels; about 15 kB in the header of an identity file
+
+
+def check_images(image: Tensor, node: str) -> Tensor:
+    """An IMAGE batch that the engine can use.
+
+    Args:
+        image: (B, H, W, 1 | 3 | 4) float, 0..1.
+        node: display name, for the sentence.
+
+    Returns:
+        (B, H, W, 3) float32 in 0..1: grey is repeated, transparency is dropped.
+
+    Raises:
+        BadImageError: no batch, wrong channels, smaller than 16 pixels a side, or not finite.
+    """
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[0] == 0:
+        shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise BadImageError(
+            f"{node} got an image of the shape {shape}, expected at least one picture as batch × height × width × channels. "
+            "Connect an IMAGE output such as that of Load Image."
+        )
+    return torch.stack([check_photo(photo, f"{node}: picture {number} of {len(image)}") for number, photo in enumerate(image, 1)])
+
+
+def to_image(pictures) -> Tensor:
+    """One picture, or several of any sizes, as an IMAGE (B, H, W, 3) float32 in 0..1.
+
+    Args:
+        pictures: (H, W, 3) tensor in 0..1 or PIL image, or a list of them; smaller ones keep their pixels and gain black to the right
+            and below.
+    """
+    pictures = [_to_tensor(picture) for picture in (pictures if isinstance(pictures, (list, tuple)) else [pictures])]
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    batch = torch.zeros(len(pictures), height, width, pictures[0].shape[2])
+    for row, picture in zip(batch, pictures):
+        row[: picture.shape[0], : picture.shape[1]] = picture
+    return batch
+
+
+def _to_tensor(picture) -> Tensor:
+    if isinstance(picture, Tensor):
+        return picture
+    import numpy as np
+
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0)
+
+
+def mask_batch(masks: Sequence[Tensor]) -> Tensor:
+    """(H, W) masks of any sizes as a MASK (F, H, W); smaller masks keep their pixels and gain zeros to the right and below."""
+    return to_image([mask[..., None] for mask in masks])[..., 0]
+
+
+def to_data_url(image: Tensor) -> str:
+    """The first picture of an IMAGE as a small JPEG ``data:`` URL, for the header of an identity file.
+
+    Raises:
+        BadImageError: see :func:`check_images`.
+    """
+    import base64
+    import io
+
+    from PIL import Image
+
+    pixels = (check_images(image, "Save Identity")[0] * 255.0).round().to("cpu", torch.uint8).numpy()
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

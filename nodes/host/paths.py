@@ -1,0 +1,149 @@
+"""Where files live: the only place that knows the host's ``folder_paths``."""
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from ...idea_engine.errors import FaceModelError, IdentityFileError
+from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
+
+FACE_FOLDER, IDENTITY_FOLDER = "insightface", "idea"
+IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
+_NOT_IN_NAMES = set('<>:"|?*') | {chr(code) for code in range(32)}  # what Windows cannot store; identities travel
+
+
+def register_folders() -> None:
+    """Make ``models/insightface`` and ``models/idea`` known to the host, behind what extra_model_paths.yaml says of them."""
+    import folder_paths
+
+    for name in (FACE_FOLDER, IDENTITY_FOLDER):
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+    # So that the stock prompt embedding:anna finds models/idea/anna.safetensors.
+    for folder in folder_paths.get_folder_paths(IDENTITY_FOLDER):
+        folder_paths.add_model_folder_path("embeddings", folder)
+
+
+def face_folders() -> list[Path]:
+    """Every folder in which the host keeps insightface packs."""
+    return _folders(FACE_FOLDER)
+
+
+def face_packs() -> dict[str, Path]:
+    """Display name → folder of everything that may be a face pack: a folder with ONNX files, at any depth.
+
+    What the files are is read when the pack is loaded; this list is asked for whenever the host describes its nodes. insightface's own
+    ``models`` folder and the doubled folder of a badly packed archive do not show in the name, so workflows keep working when either
+    comes or goes.
+    """
+    packs: dict[str, Path] = {}
+    for root in face_folders():
+        for folder, files in onnx_folders(root).items():
+            parts = list(folder.relative_to(root).parts)
+            if parts and parts[0] == "models":
+                parts = parts[1:]
+            if len(parts) > 1 and parts[-1] == parts[-2]:
+                parts = parts[:-1]
+            # Loose files in the root are other packs' models (inswapper_128.onnx) unless there are at least two.
+            if parts or len(files) > 1:
+                packs.setdefault("/".join(parts) or root.name, folder)
+    return packs
+
+
+def face_pack_names() -> list[str]:
+    """For the dropdown: what is there, then the pack that can be downloaded when the user asks for it."""
+    return list(dict.fromkeys((*face_packs(), DOWNLOADABLE)))
+
+
+def face_pack_folder(name: str) -> Path:
+    """The folder of a pack by its display name.
+
+    Raises:
+        FaceModelError: there is none of that name; the sentence lists those found and the folders searched.
+    """
+    packs = face_packs()
+    if name in packs:
+        return packs[name]
+    raise FaceModelError(
+        f"There is no face pack named {name}. Found: {', '.join(packs) or 'none'}. Searched with every folder below: "
+        f"{', '.join(map(str, face_folders()))}. Put an insightface pack (a folder with a detector and a recognizer, as .onnx) there"
+        f"{', or turn on allow_download in Load Face Model' if name == DOWNLOADABLE else ', or choose another pack in Load Face Model'}."
+    )
+
+
+def identity_files() -> list[str]:
+    """Every identity file below every ``idea`` folder, with / between folders, sorted."""
+    names = set()
+    for root in _folders(IDENTITY_FOLDER):
+        for folder, _, files in os.walk(root, followlinks=True):
+            found = (Path(folder, file).relative_to(root) for file in files if file.lower().endswith(IDENTITY_SUFFIXES))
+            names |= {path.as_posix() for path in found}
+    return sorted(names)
+
+
+def identity_path(name: str) -> Path:
+    """The file behind a name of :func:`identity_files`.
+
+    Raises:
+        IdentityFileError: the name leads out of the folder, or there is no such file.
+    """
+    parts = _inside(name)
+    for root in _folders(IDENTITY_FOLDER):
+        path = root.joinpath(*parts)
+        if path.is_file():
+            return path
+    raise IdentityFileError(
+        f"There is no identity file {name} in {', '.join(map(str, _folders(IDENTITY_FOLDER)))}. Choose another file in Load Identity, or put it there."
+    )
+
+
+def new_identity_path(name: str) -> Path:
+    """Where Save Identity writes: ``name`` below the first ``idea`` folder, which is made if need be.
+
+    Raises:
+        IdentityFileError: the name is empty, leads out of the folder or cannot be a file name; or the folder cannot be made.
+    """
+    path = _folders(IDENTITY_FOLDER)[0].joinpath(*_inside(name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IdentityFileError(f"The folder {path.parent} cannot be made ({error}). Choose another filename in Save Identity.") from error
+    return path
+
+
+def training_cache() -> Path:
+    """Where results of training are kept between restarts: ``idea/cache`` in the host's user directory, made if need be."""
+    import folder_paths
+
+    user = folder_paths.get_user_directory() if hasattr(folder_paths, "get_user_directory") else getattr(folder_paths, "user_directory", None)
+    for base in (user, folder_paths.models_dir, tempfile.gettempdir()):
+        if base is None:
+            continue
+        folder = Path(base) / "idea" / "cache"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a read-only installation
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="idea-cache-"))
+
+
+def _folders(name: str) -> list[Path]:
+    import folder_paths
+
+    register_folders()
+    return [Path(folder) for folder in folder_paths.get_folder_paths(name)]
+
+
+def _inside(name: str) -> tuple[str, ...]:
+    """The parts of a relative path that stays below its folder, on every operating system."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts or name.strip() == "":
+        raise IdentityFileError("The filename of the identity is empty. Type a name such as anna.")
+    if name.replace("\\", "/").startswith("/") or ".." in parts or _NOT_IN_NAMES & set(name):
+        raise IdentityFileError(
+            f"The filename {name!r} is not allowed: expected a name such as anna or family/anna, inside models/{IDENTITY_FOLDER}, without "
+            'leading /, .. or any of < > : " | ? *. Change it in Save Identity or Load Identity.'
+        )
+    return tuple(parts)

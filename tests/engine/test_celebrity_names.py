@@ -1,0 +1,26 @@
+"""The shipped list of names: what the anchor's average relies on."""
+from pathlib import Path
+
+import idea_engine
+from idea_engine.anchors import celebrity_names, parse_names
+
+LINES = (Path(idea_engine.__file__).parent / "data" / "celebrity_names.txt").read_text(encoding="utf-8").splitlines()
+NAMES = LINES[1:]
+
+
+def test_the_first_line_says_what_the_list_is():
+    assert LINES[0].startswith("# ")
+
+
+def test_there_are_about_seven_hundred_distinct_names():
+    assert 650 <= len(NAMES) <= 750
+    assert len({name.casefold() for name in NAMES}) == len(NAMES)
+
+
+def test_every_name_is_a_first_and_a_last_name():
+    wrong = [name for name in NAMES if name != " ".join(name.split()) or len(name.split()) != 2 or not name.replace(" ", "").isalpha()]
+    assert wrong == []
+
+
+def test_the_engine_reads_the_list_as_it_stands():
+    assert parse_names("\n".join(LINES)) == NAMES == celebrity_names()

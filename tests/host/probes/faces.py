@@ -1,0 +1,44 @@
+"""Faces without a recognizer, for tests that are not about recognizing."""
+import torch
+
+
+def made_up(probe):
+    """arguments: seed → a FaceEmbedding."""
+    types = probe.module("idea_engine.types")
+    vector = torch.nn.functional.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(probe.arguments.get("seed", 0))), dim=1)
+    face = types.FaceEmbedding(
+        vector, torch.ones(1), torch.zeros(1, 4), torch.zeros(1, 5, 2), torch.zeros(1, 112, 112, 3), (torch.ones(64, 64),), (0,), "made up", "none"
+    )
+    return {"outputs": (face,)}
+
+
+def identity(probe):
+    """a: CLIP, b: MODEL; arguments: seed, trigger, recipe → an Identity with every part set to random values, as if trained."""
+    from dataclasses import replace
+
+    types = probe.module("idea_engine.types")
+    backend = probe.module("nodes.host.backend").TextBackend(probe.a)
+    family, d, n = backend.family, backend.family.context_width, 2
+    blocks = probe.module("nodes.host.family").cross_attention_blocks(probe.b.model.diffusion_model)
+    g = torch.Generator().manual_seed(probe.arguments.get("seed", 0))
+
+    def rand(*shape, scale=1.0):
+        return torch.randn(*shape, generator=g) * scale
+
+    recipe = probe.arguments.get("recipe", "fast")
+    attention = {"in_proj_weight": rand(3 * d, d, scale=d**-0.5), "in_proj_bias": rand(3 * d, scale=0.1), "out_proj.weight": rand(d, d, scale=d**-0.5), "out_proj.bias": rand(d, scale=0.1)}
+    made = types.Identity(
+        family,
+        tokens={key: rand(n, width) for key, width in family.encoders.items()},
+        anchor={key: rand(n, width) for key, width in family.encoders.items()},
+        adapter=types.AdapterWeights(rand(n, d), attention, 0.3, "tokens" if recipe == "fast" else "prompt"),
+        metadata=types.IdentityMetadata(probe.arguments.get("trigger", "<anna>"), recipe, family.name),
+    )
+    if recipe == "fast":
+        made = replace(made, key_offsets={i: rand(n, d) for i in range(len(blocks))}, value_offsets={i: rand(n, d) for i in range(len(blocks))})
+    if recipe == "paper":
+        widths = [block.attn2.to_k.weight.shape[0] for _, block in blocks.values()]
+        made = replace(
+            made, key_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}, value_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}
+        )
+    return {"outputs": (probe.module("idea_engine.identity").rounded(made),)}

@@ -1,0 +1,48 @@
+"""Looking at identities, and at the trainings the host keeps."""
+
+
+def digest(probe):
+    """a: Identity → its content hash."""
+    return probe.module("idea_engine.identity").content_hash(probe.a)
+
+
+def forget_trainings(probe):
+    """Delete every kept training, finished or not; → how many."""
+    files = [path for path in probe.module("nodes.host.paths").training_cache().iterdir() if path.is_file()]
+    for path in files:
+        path.unlink()
+    return len(files)
+
+
+def save_over_the_limit(probe):
+    """a: Identity; save it with a full disk → the error's sentence, and what is left in the folder."""
+    import os
+    import tempfile
+    from pathlib import Path
+
+    save = probe.module("idea_engine.identity_file").save_identity
+    folder = Path(tempfile.mkdtemp())
+    real = os.fsync
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    os.fsync = full
+    try:
+        save(probe.a, folder / "anna")
+        return {"error": None}
+    except Exception as error:
+        return {"error": str(error), "left": [path.name for path in folder.iterdir()]}
+    finally:
+        os.fsync = real
+
+
+def tokens_only(probe):
+    """a: CLIP; arguments: seed → an Identity that is nothing but its pseudo-tokens."""
+    import torch
+
+    types = probe.module("idea_engine.types")
+    family = probe.module("nodes.host.family").clip_family(probe.a)
+    g = torch.Generator().manual_seed(probe.arguments["seed"])
+    tokens = {key: torch.randn(2, width, generator=g) for key, width in family.encoders.items()}
+    return {"outputs": (types.Identity(family, tokens, types.IdentityMetadata("<anna>", "imported", family.name)),)}

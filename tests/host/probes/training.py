@@ -1,0 +1,139 @@
+"""The host's own models as the engine's training backend, examined from inside the executor."""
+import torch
+
+PROMPT = "a photo of {tokens} person wearing an oversized sweater"
+
+
+def _setup(probe, recipe):
+    """a, b, c: MODEL, CLIP, VAE; d: EnhancedIdentity → backend and a training that has not begun."""
+    train = probe.module("idea_engine.train")
+    backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
+    config = train.TrainConfig(recipe=recipe, steps=30, batch=2, resolution=64, templates=(PROMPT,), seed=probe.arguments.get("seed", 0))
+    photo = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(3))
+    pictures = probe.module("idea_engine.photos").prepare_photos([photo], 64)
+    build = probe.module("idea_engine.methods.id_ea").build
+    with torch.inference_mode(False):
+        return backend, train._Run(backend, probe.d, config.resolved(), config, pictures, build)
+
+
+def _shake(module):
+    """Away from the no-op start, where half of the gradients are zero by construction."""
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(parameter):
+        return torch.randn(parameter.shape, generator=generator)
+
+    with torch.no_grad():
+        module.adapter.gamma.fill_(0.5)
+        for parameter in [module.key_value.up_key, module.key_value.up_value, *module.global_key, *module.global_value]:
+            parameter.copy_(noise(parameter) * 0.05)
+        for parameter in module.tokens.values():
+            parameter.add_(noise(parameter) * 0.1)
+
+
+def finite_differences(probe):
+    """arguments: recipe → part: (slope measured, norm of the gradient, step)."""
+    train = probe.module("idea_engine.train")
+    recipe = probe.arguments["recipe"]
+    backend, run = _setup(probe, recipe)
+    with torch.inference_mode(False):
+        _shake(run.module)
+        batch = train.draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+
+        def loss():
+            return run.picture_losses(batch, slice(0, 2)).mean() + run.module.regularizer()
+
+        rows = {}
+        with backend.training():
+            loss().backward()
+            for part in sorted(run.recipe.trains):
+                parameters = run.module.parts()[part]
+                norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+                size = min(2e-3 * float(torch.stack([p.detach().norm() for p in parameters]).norm()) + 1e-3, 5e-2)
+
+                def moved(step):
+                    with torch.no_grad():
+                        for p in parameters:
+                            p.add_(p.grad / norm, alpha=step)
+                        value = loss().item()
+                        for p in parameters:
+                            p.add_(p.grad / norm, alpha=-step)
+                    return value
+
+                rows[part] = ((moved(size) - moved(-size)) / (2 * size), norm.item(), size)
+        return rows
+
+
+def thirty_steps(probe):
+    """arguments: recipe → loss on a fixed noise set before and after, and which parts changed."""
+    train = probe.module("idea_engine.train")
+    backend, run = _setup(probe, probe.arguments["recipe"])
+    with torch.inference_mode(False):
+        before = {part: [p.detach().clone() for p in ps] for part, ps in run.module.parts().items()}
+        batch = train.draw_batch(99, 0, 8, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+
+        def fixed():
+            with backend.training(), torch.no_grad():
+                return run.picture_losses(batch, slice(0, 8)).mean().item()
+
+        first = fixed()
+        run.execute(lambda event: None, None, 0.0)
+        changed = {part: [not torch.equal(a, b) for a, b in zip(before[part], ps)] for part, ps in run.module.parts().items()}
+        return {"before": first, "after": fixed(), "changed": {k: [any(v), all(v)] for k, v in changed.items()}, "trains": sorted(run.recipe.trains)}
+
+
+def used_as_trained(probe):
+    """The UNet's answer in training against its answer through the applied nodes, for the same noisy latent and prompt.
+
+    arguments: recipe → largest difference, and the size of what the identity changes.
+    """
+    recipe = probe.arguments["recipe"]
+    backend, run = _setup(probe, recipe)
+    applied_nodes = probe.module("nodes.host.applied")
+    with torch.inference_mode(False):
+        _shake(run.module)
+        identity = run.module.identity("<anna>", {}, "")
+        # What is trained is rounded once, to what the file holds; here too, so that only the two ways of computing can differ.
+        g = torch.Generator().manual_seed(5)
+        noise, t = torch.randn(1, *run.latents.shape[1:], generator=g), torch.tensor([400])
+        with backend.training(), torch.no_grad():
+            prompts = run.prompts
+            condition = run.module.condition(backend, prompts, [0])
+            trained = backend.predict(run.latents[:1], noise, t, condition, run.module.edit(torch.tensor([prompts[0].positions]))).denoised
+    applied = applied_nodes.AppliedIdentity(identity)
+    model = probe.module("nodes.host.attention").with_identity(probe.a, applied)
+    clip = probe.module("nodes.host.prompt_tokens").with_identity(probe.b, applied)
+    text = PROMPT.replace("{tokens}", "<anna>")
+
+    def answer(model, clip):
+        import comfy.model_management as management
+
+        management.load_models_gpu([model, clip.patcher])
+        context, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+        base = model.model
+        sigma = base.model_sampling.sigma(t)
+        extra = backend._vector(run.latents[:1], probe.module("idea_engine.backends.base").TextCondition(None, pooled))
+        return base.apply_model(run.latents[:1] + sigma.view(-1, 1, 1, 1) * noise, sigma, c_crossattn=context, transformer_options={**model.model_options["transformer_options"], "sigmas": sigma}, **extra)
+
+    used, plain = answer(model, clip), answer(probe.a, probe.b)
+    return {"difference": float((used - trained).abs().max()), "effect": float((plain - trained).abs().max())}
+
+
+def encodes_like_the_host(probe):
+    """a, b, c: MODEL, CLIP, VAE; the out-of-place walk through the text encoder against the host's own encoding; → largest difference."""
+    base = probe.module("idea_engine.backends.base")
+    backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
+    differences = []
+    for text in ("a photo of a person", "a very, very long description " * 6):
+        tokens = probe.b.tokenize(text)
+        context, pooled = probe.b.encode_from_tokens(tokens, return_pooled=True)
+        chunks = {key: [[int(entry[0]) for entry in chunk] for chunk in tokens[key.removeprefix("clip_")]] for key in backend.family.encoders}
+        first = {key: torch.tensor(rows[0]) for key, rows in chunks.items()}
+        end = next(iter(first.values())).tolist().index(49407)
+        inputs = {key: backend.token_rows(key, ids)[None] for key, ids in first.items()}
+        mine = backend.encode_text(inputs, [end])
+        differences.append(float((mine.context - context[:, :77]).abs().max()))
+        if mine.pooled is not None:
+            differences.append(float((mine.pooled - pooled).abs().max()))
+    assert isinstance(mine, base.TextCondition)
+    return max(differences)

@@ -1,0 +1,161 @@
+"""Training inside real hosts: right gradients, nothing left behind, cancel and resume, live messages."""
+import threading
+
+import pytest
+from launcher.errors import InterruptedRunError, NodeFailedError
+from tiny_graphs import FAMILIES, PROMPT, apply, enhanced, probe, sample, tiny, train
+
+RECIPES = ("fast", "paper", "released")
+
+
+@pytest.fixture
+def photo(graph):
+    return graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x4080C0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_encoder_is_walked_exactly_as_the_host_does(host, graph, family):
+    loader = tiny(graph, family)
+    assert host.probe(graph, "training:encodes_like_the_host", a=loader[0], b=loader[1], c=loader[2]) == 0.0
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_agree_with_finite_differences(host, graph, family, recipe):
+    loader = tiny(graph, family)
+    start = enhanced(graph, loader[1])
+    rows = host.probe(graph, "training:finite_differences", {"recipe": recipe}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+    assert {"tokens", "adapter", "gate"} <= set(rows)
+    for part, (slope, norm, size) in rows.items():
+        assert norm > 0 and abs(slope - norm) <= 0.02 * norm + 3e-7 / size, (part, slope, norm)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_trained_is_what_is_used(host, graph, family, recipe):
+    loader = tiny(graph, family)
+    start = enhanced(graph, loader[1])
+    found = host.probe(graph, "training:used_as_trained", {"recipe": recipe}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+    assert found["effect"] > 1e-2
+    assert found["difference"] <= 5e-3 * found["effect"]  # the file's float16, nothing else
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_thirty_steps_lower_the_loss_and_change_exactly_the_recipes_parts(host, graph, recipe):
+    loader = tiny(graph)
+    start = enhanced(graph, loader[1])
+    found = host.probe(graph, "training:thirty_steps", {"recipe": recipe}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+    assert found["after"] < found["before"]
+    for part, (some, every) in found["changed"].items():
+        assert every if part in found["trains"] else not some, part
+
+
+def originals(host, graph, loader):
+    return host.probe(graph, "state:originals", a=loader[0], b=loader[1])
+
+
+def test_models_are_untouched_by_training_error_and_cancel(host, graph, photo):
+    """On one and the same MODEL and CLIP, kept by the host between the queues."""
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
+    latent = sample(graph, loader[0], loader[1])
+    before = originals(host, graph, loader), host.probe(graph, "basics:digest", a=latent[0])
+    start = enhanced(graph, loader[1])
+
+    def queue(*nodes):
+        """The graph with some nodes more."""
+        host.run(type(graph)({**graph.prompt, **{node: more.prompt[node] for node in nodes}}))
+
+    more = type(graph)(dict(graph.prompt))
+    trained = train(more, loader, photo[0], start[0], recipe="paper", steps=2)
+    broken = probe(more, "failures:nan_after", {"steps": 2}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+    long = train(more, loader, photo[0], start[0], steps=5000, seed=3)
+
+    queue(trained.id)
+    assert (originals(host, graph, loader), host.probe(graph, "basics:digest", a=latent[0])) == before
+    with pytest.raises(NodeFailedError, match="not finite 3 times"):
+        queue(broken.id)
+    assert (originals(host, graph, loader), host.probe(graph, "basics:digest", a=latent[0])) == before
+    cancel_when(host, type(graph)({**graph.prompt, long.id: more.prompt[long.id]}), lambda step: step >= 2)
+    assert (originals(host, graph, loader), host.probe(graph, "basics:digest", a=latent[0])) == before
+
+
+def cancel_when(host, graph, reached):
+    """Queue the graph and press cancel as soon as a training step satisfies ``reached``; returns the messages seen."""
+    seen, pressed = [], threading.Event()
+
+    def listen(kind, data):
+        if kind == "idea.progress":
+            seen.append(data)
+            if reached(data["step"]) and not pressed.is_set():
+                pressed.set()
+                host.client.interrupt()
+
+    with pytest.raises(InterruptedRunError):
+        host.run(graph, on_message=listen)
+    return seen
+
+
+def test_cancel_keeps_the_work_and_the_next_queue_resumes_to_the_same_identity(host, graph, photo):
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
+    start = enhanced(graph, loader[1], seed=11)
+    trained = train(graph, loader, photo[0], start[0], steps=8, seed=4)
+    seen = cancel_when(host, graph, lambda step: step >= 3)
+    assert seen and all(m["steps"] == 8 and m["losses"][-1] == m["loss"] for m in seen)
+    text = host.run(graph).outputs[trained.id]["text"][0]
+    assert "resumed at step" in text and "8 steps" in text
+    resumed = host.probe(graph, "identities:digest", a=trained[0])
+
+    host.client.free()
+    again = host.run(graph).outputs[trained.id]["text"][0]
+    assert "earlier training" in again
+    assert host.probe(graph, "identities:digest", a=trained[0]) == resumed
+
+    # The same training in one go, in a process that knows nothing of the first: only the order of the prompts' file names differs.
+    other = type(graph)(dict(graph.prompt))
+    fresh = train(other, loader, photo[0], start[0], steps=8, seed=4)
+    del other.prompt[trained.id]
+    host.probe(other, "identities:forget_trainings")
+    host.client.free()
+    assert "earlier" not in host.run(other).outputs[fresh.id]["text"][0]
+    assert host.probe(other, "identities:digest", a=fresh[0]) == resumed
+
+
+def test_the_same_seed_gives_the_same_picture_three_times_and_from_the_file(host, graph, photo):
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
+    start = enhanced(graph, loader[1], seed=12)
+    trained = train(graph, loader, photo[0], start[0], steps=2, seed=5)
+    applied = apply(graph, loader[0], loader[1], trained[0])
+    latent = sample(graph, applied[0], applied[1])
+    saved = graph.add("IDEA_SaveIdentity", identity=trained[0], filename="same_picture")
+    digests = []
+    for _ in range(3):
+        digests.append(host.probe(graph, "basics:digest", a=latent[0])["a"])
+        host.client.free()
+    assert len(set(digests)) == 1
+
+    reloaded = type(graph)()
+    loader = reloaded.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
+    identity = reloaded.add("IDEA_LoadIdentity", identity="same_picture.safetensors")
+    applied = apply(reloaded, loader[0], loader[1], identity[0])
+    latent = sample(reloaded, applied[0], applied[1])
+    assert host.probe(reloaded, "basics:digest", a=latent[0])["a"] == digests[0]
+    assert saved.id in graph.prompt
+
+
+def test_the_untrained_start_can_be_applied_directly(host, graph):
+    loader = tiny(graph)
+    start = enhanced(graph, loader[1])
+    applied = apply(graph, loader[0], loader[1], start[0])
+    latent = sample(graph, applied[0], applied[1], PROMPT.replace("<anna>", "<id>"))
+    plain = sample(graph, loader[0], loader[1], PROMPT.replace("<anna>", "<id>"))
+    assert host.probe(graph, "state:compare", a=latent[0], b=plain[0]) > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_in_the_graph(host, graph, photo, family):
+    loader = tiny(graph, family)
+    start = enhanced(graph, loader[1])
+    trained = train(graph, loader, photo[0], start[0])
+    applied = apply(graph, loader[0], loader[1], trained[0])
+    latent, plain = sample(graph, applied[0], applied[1]), sample(graph, loader[0], loader[1])
+    assert host.probe(graph, "state:compare", a=latent[0], b=plain[0]) > 1e-4

@@ -1,0 +1,94 @@
+// ID-EA in the browser: the live training strip, and what nodes say when they have run.
+// The host serves this file at /extensions/<folder>/js/idea.js.
+import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
+import { LiveChart } from "./live_chart.js";
+import { addPassiveWidget, dropPassiveValues, growToFit } from "./passive_widget.js";
+
+const TRAINER = "IDEA_TrainIDEA";
+const CHART_HEIGHT = 130; // units of the canvas
+const TALLEST_CHART = 200; // on a node that the artist made taller
+const LINE_HEIGHT = 15;
+
+const charts = new WeakMap(); // node → LiveChart
+const texts = new WeakMap(); // node → {area, lines}
+
+/** The node a server message speaks of: 5, '5', or '12:5' for node 5 inside the subgraph of node 12. */
+function findNode(id) {
+  let graph = app.rootGraph ?? app.graph?.rootGraph ?? app.graph;
+  let node;
+  for (const part of String(id).split(":")) {
+    node = graph?.getNodeById(part) ?? graph?.getNodeById(Number(part));
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+function findTrainer(id) {
+  const node = findNode(id);
+  return (node?.comfyClass ?? node?.type) === TRAINER ? node : undefined;
+}
+
+function showProgress({ detail }) {
+  const node = findTrainer(detail?.node);
+  if (!node) return; // another workflow is on the canvas
+  if (!charts.has(node)) {
+    const chart = new LiveChart();
+    charts.set(node, chart);
+    addPassiveWidget(node, "training", chart.element, () => CHART_HEIGHT, { hideOnZoom: false, getMaxHeight: () => TALLEST_CHART });
+  }
+  const chart = charts.get(node);
+  chart.add(detail);
+  chart.fit(app.canvas.ds.scale); // hosts that draw nodes as HTML do not call onDrawForeground
+  node.setDirtyCanvas(true, false);
+}
+
+function showStop({ detail }, text) {
+  const node = findTrainer(detail?.node_id);
+  if (node) charts.get(node)?.stop(text);
+}
+
+function showText(node, text) {
+  if (!texts.has(node)) {
+    const area = document.createElement("textarea");
+    area.className = "comfy-multiline-input";
+    area.readOnly = true;
+    const shown = { area, lines: 2 };
+    texts.set(node, shown);
+    addPassiveWidget(node, "result", area, () => shown.lines * LINE_HEIGHT + 30);
+  }
+  const shown = texts.get(node);
+  shown.area.value = text;
+  shown.lines = Math.min(8, Math.max(2, text.split("\n").length));
+  growToFit(node);
+}
+
+/** Run `more` after a method of a node class, whoever defined that method before. */
+function after(prototype, method, more) {
+  const before = prototype[method];
+  prototype[method] = function (...args) {
+    const result = before?.apply(this, args);
+    more(this, ...args);
+    return result;
+  };
+}
+
+app.registerExtension({
+  name: "ID-EA",
+  setup() {
+    api.addEventListener("idea.progress", showProgress);
+    api.addEventListener("execution_interrupted", (event) => showStop(event, "stopped, queue to resume"));
+    api.addEventListener("execution_error", (event) => showStop(event, "stopped by an error"));
+  },
+  nodeCreated(node) {
+    // A new seed at every queue would train the person anew every time; a workflow that says otherwise is read after this.
+    const control = (node.comfyClass ?? node.type) === TRAINER && node.widgets?.find((widget) => widget.name === "control_after_generate");
+    if (control) control.value = "fixed";
+  },
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!nodeData.name.startsWith("IDEA_")) return;
+    after(nodeType.prototype, "onExecuted", (node, output) => output?.text && showText(node, [output.text].flat().join("\n")));
+    after(nodeType.prototype, "onSerialize", dropPassiveValues);
+    if (nodeData.name === TRAINER) after(nodeType.prototype, "onDrawForeground", (node) => charts.get(node)?.fit(app.canvas.ds.scale));
+  },
+});
