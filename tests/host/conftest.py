@@ -31,7 +31,7 @@ class Graph:
 
     def add(self, class_type: str, **inputs) -> "Node":
         """Add a node; an input is a value or another node's output."""
-        node = Node(str(len(self.prompt) + 1))
+        node = Node(str(max(map(int, self.prompt), default=0) + 1))
         self.prompt[node.id] = {"class_type": class_type, "inputs": inputs}
         return node
 

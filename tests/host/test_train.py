@@ -110,11 +110,11 @@ def test_cancel_keeps_the_work_and_the_next_queue_resumes_to_the_same_identity(h
     assert "earlier training" in again
     assert host.probe(graph, "identities:digest", a=trained[0]) == resumed
 
-    # The same training in one go, in a process that knows nothing of the first: only the order of the prompts' file names differs.
+    # The same training in one go, with nothing kept of the first.
     other = type(graph)(dict(graph.prompt))
     fresh = train(other, loader, photo[0], start[0], steps=8, seed=4)
     del other.prompt[trained.id]
-    host.probe(other, "identities:forget_trainings")
+    assert host.probe(type(graph)(), "identities:forget_trainings") > 0
     host.client.free()
     assert "earlier" not in host.run(other).outputs[fresh.id]["text"][0]
     assert host.probe(other, "identities:digest", a=fresh[0]) == resumed

@@ -1,0 +1,118 @@
+"""Every command in the README runs, as it stands there."""
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from launcher.demo_models import demo_checkpoint, demo_face_pack
+from launcher.environment import Environment
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]
+CLONE, INSTALL = COMMANDS[:2]
+MAIN_JOB, WITH_MODELS, SERVE, TEST = "python quickstart.py", COMMANDS[3], "python quickstart.py --serve", "python quickstart.py test"
+QUICK = "python quickstart.py run"
+PATIENCE = 600
+
+
+def arguments(command: str) -> list[str]:
+    """Return a README command with this interpreter and this checkout's quickstart."""
+    python, script, *rest = shlex.split(command)
+    assert (python, script) == ("python", "quickstart.py")
+    return [sys.executable, str(ROOT / "quickstart.py"), *rest]
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_command_has_its_test():
+    known = [CLONE, INSTALL, MAIN_JOB, WITH_MODELS, SERVE, TEST]
+    assert [command for command in COMMANDS if command not in known and not command.startswith(QUICK)] == []
+    assert CLONE.startswith("git clone") and " pip install -r " in INSTALL and "--checkpoint" in WITH_MODELS
+    assert {MAIN_JOB, SERVE, TEST} <= set(COMMANDS)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="this checkout is no git repository")
+def test_installing_puts_the_pack_where_comfyui_looks(tmp_path, monkeypatch):
+    _, _, address, target = CLONE.split()
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")  # the published address stands for this checkout
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{ROOT.as_uri()}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", address)
+    run(shlex.split(CLONE), tmp_path)
+    assert (tmp_path / target / "__init__.py").is_file()
+    run([sys.executable, *shlex.split(INSTALL)[1:], "--dry-run"], tmp_path)
+
+
+@pytest.mark.quickstart
+def test_the_main_job_makes_a_portrait_and_a_report(tmp_path):
+    said = run(arguments(MAIN_JOB), tmp_path)
+    assert "RANDOM WEIGHTS" in said
+    output = tmp_path / "quickstart-output"
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    assert (output / "portrait.png").read_bytes().startswith(b"\x89PNG")
+    assert "random weights" in report["base_model"] and report["host"] in said
+    assert {"IDEA_TrainIDEA", "KSampler"} <= set(report["node_seconds"]) and Path(report["identity"]).is_file()
+    assert all(Path(path).is_file() for path in report["pictures"].values())
+
+
+@pytest.mark.quickstart
+def test_models_of_ones_own_are_taken(tmp_path):
+    environment = Environment(Path(sys.prefix))
+    shutil.copy(ROOT / "example_workflows" / "anna.png", tmp_path / "anna.jpg")
+    (tmp_path / "v1-5-pruned-emaonly.safetensors").symlink_to(demo_checkpoint(environment))
+    shutil.copytree(demo_face_pack(environment), tmp_path / "buffalo_l")
+    said = run([*arguments(WITH_MODELS), "--rehearse"], tmp_path)  # the workflow's own values take half an hour on two cores
+    report = json.loads((tmp_path / "quickstart-output" / "report.json").read_text(encoding="utf-8"))
+    assert report["base_model"].endswith("v1-5-pruned-emaonly.safetensors") and "RANDOM" not in said
+
+
+@pytest.mark.quickstart
+def test_serving_goes_on_until_it_is_stopped(tmp_path):
+    own_group = {} if sys.platform == "win32" else {"start_new_session": True}
+    process = subprocess.Popen(arguments(SERVE), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", **own_group)
+    try:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"keeps running at (http://\S+);", line):
+                break
+        assert process.poll() is None, said
+        with urllib.request.urlopen(found[1] + "/queue", timeout=10) as answer:
+            assert answer.status == 200
+    finally:
+        process.terminate() if sys.platform == "win32" else os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    with pytest.raises(OSError):
+        urllib.request.urlopen(found[1] + "/queue", timeout=10)
+
+
+def test_the_tests_start_with_the_command_for_them(tmp_path):
+    assert "test_readme.py" in run([*arguments(TEST), "--collect-only", "-q", "tests/launcher/test_readme.py"], tmp_path)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith(QUICK)])
+def test_any_command_runs_in_the_environment(command, tmp_path):
+    collect = ["--collect-only"] if "pytest" in command else []  # running them here would run them twice
+    run([*arguments(command), *collect], ROOT if "tests/" in command else tmp_path)
+
+
+@pytest.mark.parametrize("options, sentence", [
+    (["--photo", "nowhere.png"], "--photo .*nowhere.png is not a file"), (["--host", "."], "is not a ComfyUI"),
+    (["--face-pack", "nowhere"], "is not a folder"), (["run"], "Name a command"), (["run", "no-such-command"], "no command 'no-such-command'")])
+def test_a_mistake_ends_in_a_sentence_and_a_failure_code(options, sentence, tmp_path):
+    if "--photo" not in options and options[0].startswith("--"):
+        (tmp_path / "me.png").write_bytes(b"")
+        options = ["--photo", "me.png", *options]
+    done = subprocess.run([sys.executable, str(ROOT / "quickstart.py"), *options], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 1 and re.search(sentence, done.stderr) and "Traceback" not in done.stderr
