@@ -23,7 +23,10 @@ def fingerprint(named: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def content_key(*parts: object) -> str:
-    """32 hexadecimal digits naming a computation by its inputs; tensors enter with every value, everything else by ``repr``."""
+    """32 hexadecimal digits naming a computation by its inputs; tensors enter with every value, everything else by ``repr``.
+
+    The parts must print the same in every process: no sets, whose order changes, and no objects that print their address.
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):

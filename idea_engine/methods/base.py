@@ -33,7 +33,7 @@ class Recipe:
     """
 
     name: str
-    trains: frozenset[str]
+    trains: tuple[str, ...]
     steps: int
     batch: int
     lr: float

@@ -17,16 +17,16 @@ from .base import IdentityModule, Recipe
 
 # The released script optimises the tokens and the adapter only; expander, enhancer, to_k and to_v never change (METHODS §1).
 RELEASED = Recipe(
-    name="released", trains=frozenset({"tokens", "adapter", "gate"}), steps=320, batch=8, lr=0.0015, part_lr={},
+    name="released", trains=("tokens", "adapter", "gate"), steps=320, batch=8, lr=0.0015, part_lr={},
 )
 # The paper trains all of it. The module weights take a smaller rate than the tokens, whose rows have norms around 30.
 PAPER = Recipe(
-    name="paper", trains=frozenset({"tokens", "enhancer", "adapter", "gate", "global_key_value"}), steps=320, batch=8, lr=0.0015,
+    name="paper", trains=("tokens", "enhancer", "adapter", "gate", "global_key_value"), steps=320, batch=8, lr=0.0015,
     part_lr={"enhancer": 0.02, "adapter": 0.02, "global_key_value": 0.002},
 )
 # Ours: the adapter and the keys and values touch the identity's own positions only, so other words keep their meaning.
 FAST = Recipe(
-    name="fast", trains=frozenset({"tokens", "adapter", "gate", "key_value"}), steps=40, batch=4, lr=0.003,
+    name="fast", trains=("tokens", "adapter", "gate", "key_value"), steps=40, batch=4, lr=0.003,
     part_lr={"adapter": 0.05, "key_value": 0.25}, warmup=3, decay=True, adapter_scope="tokens", prompts_per_step=1,
 )
 RECIPES = {recipe.name: recipe for recipe in (FAST, PAPER, RELEASED)}

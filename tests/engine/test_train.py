@@ -289,8 +289,8 @@ def test_a_resolution_off_the_grid_is_refused(backend, enhance, photo):
 
 
 def test_recipes_do_what_their_names_say():
-    assert RELEASED.trains == {"tokens", "adapter", "gate"} and RELEASED.steps == 320 and RELEASED.lr * RELEASED.batch == pytest.approx(0.012)
-    assert PAPER.trains >= {"tokens", "enhancer", "adapter", "gate", "global_key_value"}
+    assert set(RELEASED.trains) == {"tokens", "adapter", "gate"} and RELEASED.steps == 320 and RELEASED.lr * RELEASED.batch == pytest.approx(0.012)
+    assert set(PAPER.trains) >= {"tokens", "enhancer", "adapter", "gate", "global_key_value"}
     assert 25 <= FAST.steps <= 50 and "key_value" in FAST.trains and FAST.adapter_scope == "tokens"
 
 

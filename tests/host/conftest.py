@@ -2,6 +2,7 @@
 import json
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,6 +71,16 @@ class RunningHost:
     def face_pack(self) -> str:
         """Return the name of the demo face pack in `IDEA_LoadFaceModel`."""
         return self.base.add_face_pack(demo_face_pack(Environment(Path(sys.prefix)), say=lambda text: None), DEMO_FACE_PACK)
+
+    @contextmanager
+    def another_process(self):
+        """The same host started once more on the same base directory, as after a restart."""
+        process = HostProcess(self.process.host, self.base)
+        process.start()
+        try:
+            yield RunningHost(process, Client(process.address))
+        finally:
+            process.stop()
 
     def run(self, graph: Graph, timeout: float = 300, on_message=lambda kind, data: None) -> Execution:
         """Queue a graph and wait for it. Raises what `Client.run` raises."""

@@ -159,3 +159,11 @@ def test_every_family_trains_in_the_graph(host, graph, photo, family):
     applied = apply(graph, loader[0], loader[1], trained[0])
     latent, plain = sample(graph, applied[0], applied[1]), sample(graph, loader[0], loader[1])
     assert host.probe(graph, "state:compare", a=latent[0], b=plain[0]) > 1e-4
+
+
+def test_a_restart_of_the_host_does_not_train_the_same_thing_again(host, graph, photo):
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
+    trained = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=13)[0], steps=2, seed=6)
+    assert "earlier" not in host.run(graph).outputs[trained.id]["text"][0]
+    with host.another_process() as again:
+        assert "earlier training" in again.run(graph).outputs[trained.id]["text"][0]

@@ -42,3 +42,36 @@ def identity(probe):
             made, key_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}, value_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}
         )
     return {"outputs": (probe.module("idea_engine.identity").rounded(made),)}
+
+
+def describe(probe):
+    """a: FaceEmbedding → what it holds."""
+    face = probe.a
+    return {
+        "faces": len(face), "boxes": face.boxes.tolist(), "norm": float(face.mean().norm()), "vector": face.mean().tolist(),
+        "recognizer": face.recognizer, "licence": face.licence,
+    }
+
+
+def anchors(probe):
+    """a, b, c: EnhancedIdentity → the first values of each anchor."""
+    return [next(iter(one.anchor.rows.values()))[:, :4].tolist() for one in (probe.a, probe.b, probe.c)]
+
+
+def without_insightface(probe):
+    """arguments: pack → what LoadFaceModel says where insightface cannot be imported."""
+    import sys
+
+    node = probe.module("nodes.face").LoadFaceModel()
+    hidden = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "insightface"}
+    for name in hidden:
+        del sys.modules[name]
+    sys.modules["insightface"] = None
+    try:
+        node.load(probe.arguments["pack"], "CPU", 640)
+    except Exception as error:
+        return str(error)
+    finally:
+        del sys.modules["insightface"]
+        sys.modules.update(hidden)
+    return "no error"

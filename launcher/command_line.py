@@ -1,0 +1,167 @@
+"""What `python quickstart.py …` does with its arguments. Exit code 0, or 1 and a sentence."""
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from . import environment as environments
+from . import hosts
+from .base_directory import BaseDirectory
+from .cache import cache_folder, locked
+from .demo_models import demo_checkpoint, demo_face_pack
+from .environment import Environment
+from .errors import LauncherError
+from .portrait import PHOTO, PortraitRequest, make_portrait
+from .requirements import CHECKOUT, TESTS
+from .server import PACK_NAME, HostProcess, free_port
+
+USUAL_PORT = 8188
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; return the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the host is stopped on the way out
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+    try:
+        if arguments[:1] == ["test"]:
+            return run_tests(arguments[1:])
+        if arguments[:1] == ["run"]:
+            return run_command(arguments[1:])
+        return quickstart(arguments)
+    except LauncherError as error:
+        print(f"\nquickstart: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nquickstart: stopped.", file=sys.stderr)
+        return 130
+
+
+def run_tests(pytest_arguments: list[str]) -> int:
+    """Install what the tests need for every host that is found, and run pytest on them."""
+    search = hosts.find_checkouts()
+    layers = [layer for host in search.found for layer in host.layers]
+    if hosts.pip_host_is_possible():
+        layers += hosts.pip_host().layers
+    environment = environments.prepare((*layers, TESTS))
+    return _call(environment, ["pytest", *pytest_arguments], cwd=CHECKOUT)  # not `python -m pytest`: that puts the checkout on sys.path
+
+
+def run_command(command: list[str]) -> int:
+    """Run any command in the environment, from the current folder."""
+    if not command:
+        raise LauncherError("Name a command after 'run', for example: python quickstart.py run python -V")
+    environment = environments.prepare()
+    return _call(environment, command)
+
+
+def quickstart(arguments: list[str]) -> int:
+    """Make a portrait, or with --serve leave the host running."""
+    options = _options(arguments)
+    started = time.monotonic()
+    request = PortraitRequest(_existing(options.photo or PHOTO, "--photo"), options.output.absolute(),
+                              _existing(options.checkpoint, "--checkpoint"), _existing(options.face_pack, "--face-pack", folder=True),
+                              rehearse=options.rehearse or options.checkpoint is None)
+    host, search = choose_host(options.host)
+    print(f"Host: {host}")
+    environment = environments.prepare(host.layers)
+    base = BaseDirectory.make(cache_folder() / "quickstart" / host.id)
+    with locked(base.root / "in-use.lock", waiting=lambda: print("Another quickstart is running; waiting for it.")):
+        base.add_node_pack(CHECKOUT, PACK_NAME)
+        names = (base.add_checkpoint(request.checkpoint or demo_checkpoint(environment)),
+                 base.add_face_pack(request.face_pack) if request.face_pack else base.add_face_pack(demo_face_pack(environment), "demo"))
+        port = free_port(USUAL_PORT) if options.serve else None
+        process = HostProcess(host, base, environment.python, environment.variables(), options.cpu or not _has_gpu(environment), port)
+        print(f"Starting {host.id} on {'the CPU' if process.cpu else 'the GPU'} (its log: {process.log})")
+        with process:
+            print(f"It answers at {process.address}")
+            try:
+                report = make_portrait(request, process, names, search)
+            except LauncherError as error:
+                raise LauncherError(f"{error}\nThe host's log is {process.log}") from error
+            _summarise(report, request, time.monotonic() - started)
+            if options.serve:
+                print(f"\nThe host keeps running at {process.address}; open it in a browser. Ctrl-C stops it.")
+                while process.is_alive():
+                    time.sleep(0.5)
+                raise LauncherError(f"{host.id} has stopped; its log is {process.log}\n{process.last_lines()}")
+    return 0
+
+
+def choose_host(chosen: Path | None) -> tuple[hosts.Host, hosts.HostSearch]:
+    """Return the first host there is: a checkout, else a downloaded one where GitHub can be reached, else the pip host."""
+    search = hosts.find_checkouts(chosen)
+    for missing in search.missing:
+        print(f"  looked for {missing}")
+    if search.found:
+        return search.found[0], search
+    print("  asking whether GitHub can be reached …")
+    if hosts.github_is_reachable():
+        return hosts.fetch_checkout(), search
+    search = hosts.HostSearch(search.found, (*search.missing, "a ComfyUI to download: GitHub cannot be reached"))
+    if not hosts.pip_host_is_possible():
+        raise LauncherError(f"No ComfyUI was found, and the one that pip can install needs Python 3.10 to 3.12; this is {sys.version.split()[0]}. "
+                            "Give a ComfyUI with --host FOLDER, or run this with such a Python.")
+    return hosts.pip_host(), search
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="quickstart.py", description="From one photograph to a portrait, in a real ComfyUI.",
+                                     epilog="Also: 'quickstart.py test [pytest arguments]' and 'quickstart.py run COMMAND …'.")
+    parser.add_argument("--photo", type=Path, help="a photograph of one person; default: a made-up face that ships with this repository")
+    parser.add_argument("--checkpoint", type=Path, help="an SD1.x, SD2.x or SDXL checkpoint; default: a tiny one with random weights")
+    parser.add_argument("--face-pack", type=Path, help="a folder with an insightface pack, such as buffalo_l; default: a tiny stand-in")
+    parser.add_argument("--rehearse", action="store_true", help="few steps and small pictures, to see that everything runs; always so without --checkpoint")
+    parser.add_argument("--serve", action="store_true", help="leave ComfyUI running afterwards, for the browser")
+    parser.add_argument("--host", type=Path, help="the ComfyUI folder to use; default: the first one found")
+    parser.add_argument("--cpu", action="store_true", help="do not use a graphics card")
+    parser.add_argument("--output", type=Path, default=Path("quickstart-output"), help="where the results go (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def _existing(path: Path | None, option: str, folder: bool = False) -> Path | None:
+    if path is None:
+        return None
+    path = path.expanduser().absolute()
+    if not (path.is_dir() if folder else path.is_file()):
+        raise LauncherError(f"{option} {path} is not {'a folder' if folder else 'a file'}.")
+    return path
+
+
+def _has_gpu(environment: Environment) -> bool:
+    question = "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available())"
+    done = subprocess.run([str(environment.python), "-c", question], env=environment.variables(), capture_output=True, text=True)
+    return done.stdout.strip() == "True"
+
+
+def _call(environment: Environment, command: list[str], cwd: Path | None = None) -> int:
+    variables = environment.variables()
+    program = command[0]
+    if os.path.dirname(program) == "":  # Windows would search the parent's PATH, not the one handed over
+        import shutil
+        program = shutil.which(program, path=variables["PATH"])
+        if program is None:
+            raise LauncherError(f"There is no command '{command[0]}' in the environment {environment.folder}.")
+    process = subprocess.Popen([program, *command[1:]], env=variables, cwd=cwd)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # the command got it too; it decides
+        except SystemExit:
+            process.terminate()
+            process.wait()
+            raise
+
+
+def _summarise(report: dict, request: PortraitRequest, seconds: float):
+    print(f"\nDone in {seconds:.0f} seconds. Slowest nodes: " +
+          ", ".join(f"{name} {took:.1f} s" for name, took in sorted(report["node_seconds"].items(), key=lambda item: -item[1])[:3]))
+    print(f"  picture   {report['pictures']['portrait']}\n  identity  {report['identity']}\n  report    {request.output / 'report.json'}")
+    if request.checkpoint is None:
+        print("\nThe base model has RANDOM WEIGHTS: the picture is noise-like and only proves that everything runs.\n"
+              "For a real portrait give real models:\n"
+              "  python quickstart.py --photo anna.jpg --checkpoint v1-5-pruned-emaonly.safetensors --face-pack buffalo_l")

@@ -1,0 +1,40 @@
+"""The demo checkpoint and face pack: made once, in the environment, and kept in the cache."""
+import subprocess
+from pathlib import Path
+
+from .cache import cache_folder, locked
+from .environment import Environment
+from .errors import LauncherError
+from .requirements import CHECKOUT
+
+FORMAT = 1  # raise it when demo_checkpoint writes something else
+
+
+def demo_checkpoint(environment: Environment, family: str = "sd15", say=print) -> Path:
+    """Return a checkpoint with random weights of `family`, see `demo_checkpoint.FAMILIES`."""
+    path = cache_folder() / "demo" / f"id-ea-demo-{family}-{FORMAT}.safetensors"
+    with locked(path.with_suffix(".lock")):
+        if not path.is_file():
+            say(f"Making the demo checkpoint {path.name} (random weights; once).")
+            _run(environment, ["-m", "launcher.demo_checkpoint", str(path), "--family", family])
+    return path
+
+
+def demo_face_pack(environment: Environment, say=print) -> Path:
+    """Return a folder with the demo face pack. Made afresh when its source changes."""
+    source = max((CHECKOUT / "launcher" / name).stat().st_mtime_ns for name in ("demo_face_pack.py", "demo_face_weights.py")
+                 if (CHECKOUT / "launcher" / name).is_file())
+    folder = cache_folder() / "demo" / "face-pack"
+    made = folder / "made-from.txt"
+    with locked(folder.with_suffix(".lock")):
+        if not made.is_file() or made.read_text(encoding="utf-8") != str(source):
+            say("Making the demo face pack (once).")
+            _run(environment, ["-m", "launcher.demo_face_pack", str(folder)])
+            made.write_text(str(source), encoding="utf-8")
+    return folder
+
+
+def _run(environment: Environment, arguments: list[str]):
+    done = subprocess.run([str(environment.python), *arguments], cwd=CHECKOUT, env=environment.variables(), capture_output=True, text=True)
+    if done.returncode:
+        raise LauncherError(f"{arguments[1]} failed: {(done.stderr or done.stdout).strip()[-600:]}")
