@@ -123,7 +123,8 @@ def test_four_channels_and_one_channel_are_taken_as_they_are(host, graph):
     photo = load(host, graph, "one.png", encoded(portrait(1)))
     for channels in (1, 4):
         changed = probe(graph, "pictures:channels", {"channels": channels}, a=photo[0])
-        assert host.probe(graph, "faces:describe", a=embed(host, graph, changed[0], on_missing="skip")[0])["faces"] == 1 if channels == 4 else True
+        if channels == 4:  # a grey face is one the demo detector may miss
+            assert host.probe(graph, "faces:describe", a=embed(host, graph, changed[0])[0])["faces"] == 1
         loader = tiny(graph)
         trained = train(graph, loader, changed[0], enhanced(graph, loader[1])[0], steps=1)
         host.probe(graph, "identities:digest", a=trained[0])
