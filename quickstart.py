@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """From nothing to a portrait with one command; also runs the tests, or any command, in the same environment.
 
-    python quickstart.py [--photo FILE] [--checkpoint FILE] [--face-pack DIR] [--rehearse] [--serve] [--host PATH] [--cpu]
-                         [--output DIR]
+    python quickstart.py [--photo FILE] [--checkpoint FILE] [--face-pack DIR] [--identity FILE] [--rehearse] [--serve]
+                         [--host PATH] [--cpu] [--output DIR]
     python quickstart.py test [pytest arguments]
     python quickstart.py run COMMAND …
 

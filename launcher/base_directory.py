@@ -34,6 +34,10 @@ class BaseDirectory:
         """Put a checkpoint in its models folder; return the name the host's loader lists."""
         return place(file, self.root / "models" / "checkpoints" / safe_name(file.name)).name
 
+    def add_identity(self, file: Path) -> str:
+        """Put an identity file where `IDEA_LoadIdentity` looks; return the name it lists."""
+        return place(file, self.root / "models" / "idea" / safe_name(file.name)).name
+
     def add_face_pack(self, folder: Path, name: str = "") -> str:
         """Put a folder of insightface models where `IDEA_LoadFaceModel` looks; return the name it lists."""
         return place(folder, self.root / "models" / "insightface" / "models" / safe_name(name or folder.name)).name

@@ -11,10 +11,10 @@ from . import environment as environments
 from . import hosts
 from .base_directory import BaseDirectory
 from .cache import cache_folder, locked
-from .demo_models import demo_checkpoint, demo_face_pack
+from .demo_models import demo_checkpoint, demo_face_pack, family_for
 from .environment import Environment
 from .errors import LauncherError
-from .portrait import PHOTO, PortraitRequest, make_portrait
+from .portrait import PHOTO, ModelNames, PortraitRequest, make_portrait
 from .requirements import CHECKOUT, TESTS
 from .server import PACK_NAME, HostProcess, free_port
 
@@ -64,15 +64,14 @@ def quickstart(arguments: list[str]) -> int:
     started = time.monotonic()
     request = PortraitRequest(_existing(options.photo or PHOTO, "--photo"), options.output.absolute(),
                               _existing(options.checkpoint, "--checkpoint"), _existing(options.face_pack, "--face-pack", folder=True),
-                              rehearse=options.rehearse or options.checkpoint is None)
+                              _existing(options.identity, "--identity"), rehearse=options.rehearse or options.checkpoint is None)
     host, search = choose_host(options.host)
     print(f"Host: {host}")
     environment = environments.prepare(host.layers)
     base = BaseDirectory.make(cache_folder() / "quickstart" / host.id)
     with locked(base.root / "in-use.lock", waiting=lambda: print("Another quickstart is running; waiting for it.")):
         base.add_node_pack(CHECKOUT, PACK_NAME)
-        names = (base.add_checkpoint(request.checkpoint or demo_checkpoint(environment)),
-                 base.add_face_pack(request.face_pack) if request.face_pack else base.add_face_pack(demo_face_pack(environment), "demo"))
+        names = _add_models(request, base, environment)
         port = free_port(USUAL_PORT) if options.serve else None
         process = HostProcess(host, base, environment.python, environment.variables(), options.cpu or not _has_gpu(environment), port)
         print(f"Starting {host.id} on {'the CPU' if process.cpu else 'the GPU'} (its log: {process.log})")
@@ -89,6 +88,15 @@ def quickstart(arguments: list[str]) -> int:
                     time.sleep(0.5)
                 raise LauncherError(f"{host.id} has stopped; its log is {process.log}\n{process.last_lines()}")
     return 0
+
+
+def _add_models(request: PortraitRequest, base: BaseDirectory, environment: Environment) -> ModelNames:
+    """Put the models, or the demo ones where none are given, in the host's folders."""
+    if request.identity:
+        checkpoint = request.checkpoint or demo_checkpoint(environment, family_for(environment, request.identity))
+        return ModelNames(base.add_checkpoint(checkpoint), identity=base.add_identity(request.identity))
+    face_pack = base.add_face_pack(request.face_pack) if request.face_pack else base.add_face_pack(demo_face_pack(environment), "demo")
+    return ModelNames(base.add_checkpoint(request.checkpoint or demo_checkpoint(environment)), face_pack)
 
 
 def choose_host(chosen: Path | None) -> tuple[hosts.Host, hosts.HostSearch]:
@@ -114,6 +122,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--photo", type=Path, help="a photograph of one person; default: a made-up face that ships with this repository")
     parser.add_argument("--checkpoint", type=Path, help="an SD1.x, SD2.x or SDXL checkpoint; default: a tiny one with random weights")
     parser.add_argument("--face-pack", type=Path, help="a folder with an insightface pack, such as buffalo_l; default: a tiny stand-in")
+    parser.add_argument("--identity", type=Path, help="use a saved or imported identity (.safetensors, learned_embeds.bin) instead of training one on a photograph")
     parser.add_argument("--rehearse", action="store_true", help="few steps and small pictures, to see that everything runs; always so without --checkpoint")
     parser.add_argument("--serve", action="store_true", help="leave ComfyUI running afterwards, for the browser")
     parser.add_argument("--host", type=Path, help="the ComfyUI folder to use; default: the first one found")

@@ -34,7 +34,16 @@ def demo_face_pack(environment: Environment, say=print) -> Path:
     return folder
 
 
-def _run(environment: Environment, arguments: list[str]):
+def family_for(environment: Environment, identity: Path) -> str:
+    """Return the family of demo checkpoints on which an identity file can be used. Raises LauncherError with the file's own trouble."""
+    question = "import sys; from idea_engine.identity_import import read_identity; print(read_identity(sys.argv[1]).family.name)"
+    name = _run(environment, ["-c", question, str(identity)]).split()[-1]
+    return {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}[name]
+
+
+def _run(environment: Environment, arguments: list[str]) -> str:
     done = subprocess.run([str(environment.python), *arguments], cwd=CHECKOUT, env=environment.variables(), capture_output=True, text=True)
     if done.returncode:
-        raise LauncherError(f"{arguments[1]} failed: {(done.stderr or done.stdout).strip()[-600:]}")
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise LauncherError(f"{Path(arguments[-1]).name}: {''.join(last)[-600:]}")
+    return done.stdout

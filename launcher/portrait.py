@@ -1,4 +1,4 @@
-"""The main job: from one photograph to a portrait, through a real host, as an artist would do it in the browser."""
+"""The main job: from one photograph, or from a saved identity, to a portrait, through a real host, as an artist would do it in the browser."""
 import json
 import time
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ from .requirements import CHECKOUT
 from .server import HostProcess
 from .workflow import load_workflow, override
 
-WORKFLOW = CHECKOUT / "example_workflows" / "1 - one photo to portraits.json"
+FROM_PHOTO = CHECKOUT / "example_workflows" / "1 - one photo to portraits.json"
+FROM_IDENTITY = CHECKOUT / "example_workflows" / "2 - use a saved identity.json"
+TRIGGER = "<anna>"  # in the prompts of the example workflows
 PHOTO = CHECKOUT / "example_workflows" / "anna.png"
 RANDOM_WEIGHTS = "demo checkpoint with random weights: the picture is noise-like and only proves that everything runs"
 PATIENCE = 6 * 3600  # seconds; a real checkpoint on a CPU takes hours
@@ -33,34 +35,54 @@ class PortraitRequest:
     output: Path
     checkpoint: Path | None
     face_pack: Path | None
+    identity: Path | None
     rehearse: bool
 
 
-def make_portrait(request: PortraitRequest, process: HostProcess, names: tuple[str, str], search: HostSearch, say=print) -> dict:
-    """Run the example workflow on a started host; write `portrait.png` and `report.json` and return the report.
+@dataclass(frozen=True)
+class ModelNames:
+    """The models as the host lists them; a face pack, or else an identity."""
 
-    `names` are the checkpoint and the face pack as the host lists them. Raises LauncherError.
-    """
+    checkpoint: str
+    face_pack: str | None = None
+    identity: str | None = None
+
+
+def make_portrait(request: PortraitRequest, process: HostProcess, names: ModelNames, search: HostSearch, say=print) -> dict:
+    """Run an example workflow on a started host; write `portrait.png` and `report.json` and return the report. Raises LauncherError."""
     client = Client(process.address)
-    prompt = load_workflow(WORKFLOW, client.object_info())
-    prompt = override(prompt, "LoadImage", image=client.upload_picture(request.photo))
-    prompt = override(prompt, "CheckpointLoaderSimple", ckpt_name=names[0])
-    prompt = override(prompt, "IDEA_LoadFaceModel", pack=names[1])
+    if names.identity:
+        prompt = load_workflow(FROM_IDENTITY, client.object_info())
+        prompt = override(prompt, "IDEA_LoadIdentity", identity=names.identity, trigger=TRIGGER)
+    else:
+        prompt = load_workflow(FROM_PHOTO, client.object_info())
+        prompt = override(prompt, "LoadImage", image=client.upload_picture(request.photo))
+        prompt = override(prompt, "IDEA_LoadFaceModel", pack=names.face_pack)
+    prompt = override(prompt, "CheckpointLoaderSimple", ckpt_name=names.checkpoint)
+    present = {node["class_type"] for node in prompt.values()}
     for class_type, values in REHEARSAL.items() if request.rehearse else ():
-        prompt = override(prompt, class_type, **values)
+        if class_type in present:
+            prompt = override(prompt, class_type, **values)
     started = time.time()
     execution = client.run(prompt, on_message=Narrator(prompt, say), timeout=PATIENCE)
     report = {
         "host": process.host.id, "host_version": process.host.version, "host_found_as": process.host.found_as,
         "hosts_found": [str(host) for host in search.found], "hosts_not_found": list(search.missing),
         "base_model": RANDOM_WEIGHTS if request.checkpoint is None else str(request.checkpoint),
-        "face_pack": "demo face pack: a stand-in made by this repository" if request.face_pack is None else str(request.face_pack),
-        "photo": str(request.photo), "rehearsal": request.rehearse, "device": "cpu" if process.cpu else "gpu", "seconds": round(time.time() - started, 2),
-        "node_seconds": _timings(prompt, execution), "identity": _identity_file(process.base, started),
+        **_sources(request), "rehearsal": request.rehearse, "device": "cpu" if process.cpu else "gpu", "seconds": round(time.time() - started, 2),
+        "node_seconds": _timings(prompt, execution), "identity": str(request.identity or _identity_file(process.base, started)),
         "pictures": _keep_pictures(client, prompt, execution, request.output),
     }
     (request.output / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
+
+
+def _sources(request: PortraitRequest) -> dict[str, str]:
+    """Say where the person comes from."""
+    if request.identity:
+        return {}
+    return {"face_pack": "demo face pack: a stand-in made by this repository" if request.face_pack is None else str(request.face_pack),
+            "photo": str(request.photo)}
 
 
 class Narrator:

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from launcher.demo_models import demo_checkpoint, demo_face_pack
 from launcher.environment import Environment
 
@@ -19,6 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]
 CLONE, INSTALL = COMMANDS[:2]
 MAIN_JOB, WITH_MODELS, SERVE, TEST = "python quickstart.py", COMMANDS[3], "python quickstart.py --serve", "python quickstart.py test"
+WITH_IDENTITY = "python quickstart.py --identity anna.safetensors"
 QUICK = "python quickstart.py run"
 PATIENCE = 600
 
@@ -37,10 +39,10 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def test_every_command_has_its_test():
-    known = [CLONE, INSTALL, MAIN_JOB, WITH_MODELS, SERVE, TEST]
+    known = [CLONE, INSTALL, MAIN_JOB, WITH_MODELS, WITH_IDENTITY, SERVE, TEST]
     assert [command for command in COMMANDS if command not in known and not command.startswith(QUICK)] == []
     assert CLONE.startswith("git clone") and " pip install -r " in INSTALL and "--checkpoint" in WITH_MODELS
-    assert {MAIN_JOB, SERVE, TEST} <= set(COMMANDS)
+    assert {MAIN_JOB, WITH_IDENTITY, SERVE, TEST} <= set(COMMANDS)
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="this checkout is no git repository")
@@ -75,6 +77,19 @@ def test_models_of_ones_own_are_taken(tmp_path):
     said = run([*arguments(WITH_MODELS), "--rehearse"], tmp_path)  # the workflow's own values take half an hour on two cores
     report = json.loads((tmp_path / "quickstart-output" / "report.json").read_text(encoding="utf-8"))
     assert report["base_model"].endswith("v1-5-pruned-emaonly.safetensors") and "RANDOM" not in said
+
+
+@pytest.mark.quickstart
+def test_a_saved_identity_is_used_without_training(tmp_path):
+    from idea_engine.identity_file import save_identity
+    from idea_engine.types import Identity, IdentityMetadata, ModelFamily
+
+    family = ModelFamily("sd1", {"clip_l": 768})
+    save_identity(Identity(family, {"clip_l": torch.randn(2, 768)}, IdentityMetadata("<somebody>", "imported", "sd1")), tmp_path / "anna")
+    run(arguments(WITH_IDENTITY), tmp_path)
+    report = json.loads((tmp_path / "quickstart-output" / "report.json").read_text(encoding="utf-8"))
+    assert "IDEA_TrainIDEA" not in report["node_seconds"] and "KSampler" in report["node_seconds"]
+    assert report["identity"].endswith("anna.safetensors") and Path(report["pictures"]["portrait"]).is_file()
 
 
 @pytest.mark.quickstart
