@@ -3,37 +3,80 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Callable
 
 import torch
 
 from . import pack
 from .models import identity, reduced_unet
 
-APPLIED = (0, 1, 2, 4)  # identities
+APPLIED = (1, 2, 4)  # identities
+_TURNS = ("bare", *map(str, APPLIED), "bare again")  # what two equal cases differ by is the noise of the measurement
 _PLAIN = "a photo of a man, a boy, a girl and a cat in a garden at noon"
 
 
 def measure(clip, vae, pixels: int, rounds: int, steps: int) -> dict:
-    """→ seconds per step in every round, by number of applied identities."""
+    """→ seconds per step in every round, by case; and of these, those inside the pack's own attention patch."""
     model = reduced_unet()
-    cases = {0: (model, _conditioning(clip, _PLAIN), _conditioning(clip, "ugly"))}
+    torch.set_num_threads(1)
+    bare = (model, _conditioning(clip, _PLAIN), _conditioning(clip, "ugly"))
+    cases = {"bare": bare, "bare again": bare}
     applied_model, applied_clip, triggers = model, clip, []
     for number in range(1, max(APPLIED) + 1):
         person = identity(clip, model, number)
         applied_model, applied_clip = pack("nodes.apply").ApplyIDAdapter().apply(applied_model, applied_clip, person, 1.0, 0.0, 1.0)
         triggers.append(person.trigger)
         if number in APPLIED:
-            cases[number] = (applied_model, _conditioning(applied_clip, f"a photo of {', '.join(triggers)} in a garden"), _conditioning(applied_clip, "ugly"))
-    lengths = {number: positive[0][0].shape[1] for number, (_, positive, _) in cases.items()}
+            positive = _conditioning(applied_clip, f"a photo of {', '.join(triggers)} in a garden")
+            cases[str(number)] = (applied_model, positive, _conditioning(applied_clip, "ugly"))
+    lengths = {name: positive[0][0].shape[1] for name, (_, positive, _) in cases.items()}
     assert len(set(lengths.values())) == 1, lengths  # only equal contexts can be compared
-    seconds: dict[int, list[float]] = {number: [] for number in APPLIED}
+    clock = _clock(model.load_device)
+    seconds: dict[str, list[float]] = {name: [] for name in _TURNS}
+    patch_seconds: dict[str, list[float]] = {name: [] for name in _TURNS}
     for case in cases.values():
-        _step_seconds(*case, pixels, steps)  # warm up
-    for number in range(rounds):
-        turn = number % len(APPLIED)
-        for applied in APPLIED[turn:] + APPLIED[:turn]:  # nobody is always first
-            seconds[applied].append(statistics.median(_step_seconds(*cases[applied], pixels, steps)))
-    return {"seconds": seconds, "effect": _effect(cases, pixels)}
+        _sample(*case, pixels, 1)  # warm up
+    with _PatchClock() as patch:
+        for number in range(rounds):
+            for name in _TURNS if number % 2 else reversed(_TURNS):  # nobody is always first
+                patch.seconds = 0.0
+                seconds[name].append(statistics.median(_step_seconds(*cases[name], pixels, steps, clock)))
+                patch_seconds[name].append(patch.seconds / steps)
+    return {"seconds": seconds, "patch_seconds": patch_seconds, "effect": _effect(cases, pixels)}
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Seconds of the process on the CPU, where with one thread other programs do not count; on a GPU the wall's, when its work is done."""
+    if device.type == "cpu":
+        return time.process_time
+
+    def finished() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return finished
+
+
+class _PatchClock:
+    """While open, adds up the time inside `nodes/host/attention.py` (on a GPU: of Python and of starting kernels)."""
+
+    def __enter__(self) -> "_PatchClock":
+        self.seconds = 0.0
+        self.patched = pack("nodes.host.attention").IdentityAttention
+        self.original = original = self.patched.__call__
+
+        def timed(attention, *args):
+            started = time.perf_counter()
+            try:
+                return original(attention, *args)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        self.patched.__call__ = timed
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.patched.__call__ = self.original
 
 
 def _conditioning(clip, text: str) -> list:
@@ -41,16 +84,10 @@ def _conditioning(clip, text: str) -> list:
     return [[condition, {"pooled_output": pooled}]]
 
 
-def _step_seconds(model, positive, negative, pixels: int, steps: int) -> list[float]:
+def _step_seconds(model, positive, negative, pixels: int, steps: int, clock: Callable[[], float]) -> list[float]:
     """Seconds between the ends of consecutive steps; what the host prepares before the first step is left out."""
     ends: list[float] = []
-
-    def at_end(*ignored):
-        if model.load_device.type == "cuda":
-            torch.cuda.synchronize()
-        ends.append(time.perf_counter())
-
-    _sample(model, positive, negative, pixels, steps, at_end)
+    _sample(model, positive, negative, pixels, steps, lambda *ignored: ends.append(clock()))
     return [late - early for early, late in zip(ends, ends[1:])]
 
 
@@ -66,6 +103,6 @@ def _sample(model, positive, negative, pixels: int, steps: int, callback=None):
 
 def _effect(cases: dict, pixels: int) -> float:
     """How far the keys and values of four identities move the latent: 0 would mean that nothing was measured."""
-    model, positive, negative = cases[max(cases)]
-    bare = _sample(cases[0][0], positive, negative, pixels, 1)
+    model, positive, negative = cases[str(max(APPLIED))]
+    bare = _sample(cases["bare"][0], positive, negative, pixels, 1)
     return float((_sample(model, positive, negative, pixels, 1) - bare).abs().max())

@@ -235,7 +235,8 @@ class ComfyBackend(TextBackend):
     def is_out_of_memory(self, error: BaseException) -> bool:
         import comfy.model_management as management
 
-        return isinstance(error, (management.OOM_EXCEPTION, torch.OutOfMemoryError))
+        # Backends other than CUDA (MPS, DirectML) raise a plain RuntimeError.
+        return isinstance(error, (management.OOM_EXCEPTION, torch.OutOfMemoryError)) or "out of memory" in str(error).lower()
 
     def release_memory(self) -> None:
         import comfy.model_management as management
