@@ -61,7 +61,7 @@ class TrainIDEA:
         from ..idea_engine.train import TrainConfig, train
         from .host.backend import ComfyBackend
         from .host.images import check_images, to_image
-        from .host.paths import training_cache
+        from .host.paths import training_cache, trim_training_cache
         from .host.progress import TrainingProgress
 
         backend = ComfyBackend(model, clip, vae)
@@ -79,6 +79,7 @@ class TrainIDEA:
         key = _content_key(backend, enhanced, photos, config)
         finished = training_cache() / f"{key}.safetensors"
         if finished.is_file():
+            finished.touch()  # used again, so it is not the next to be trimmed
             identity = load_identity(finished).with_trigger(trigger)
             note = "taken from an earlier training of the same inputs"
         else:
@@ -87,6 +88,7 @@ class TrainIDEA:
                 backend, enhanced, list(photos), config, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
             )
             _keep(identity, finished, save_identity)
+            trim_training_cache()
             note = _summary(report)
         losses = identity.metadata.config["losses"]
         return {"ui": {"text": [f"{trigger}: {len(losses)} steps, loss {losses[0]:.4f} → {losses[-1]:.4f}; {note}."]},

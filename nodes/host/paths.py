@@ -10,6 +10,7 @@ from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
 
 FACE_FOLDER, IDENTITY_FOLDER = "insightface", "idea"
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
+CACHE_BYTES = 4 << 30  # of kept trainings: hundreds of people, or a few of the recipe 'paper' on SDXL
 _NOT_IN_NAMES = set('<>:"|?*') | {chr(code) for code in range(32)}  # what Windows cannot store; identities travel
 
 
@@ -127,6 +128,16 @@ def training_cache() -> Path:
         if os.access(folder, os.W_OK):
             return folder
     return Path(tempfile.mkdtemp(prefix="idea-cache-"))
+
+
+def trim_training_cache(limit: int = CACHE_BYTES) -> None:
+    """Delete the trainings that were used longest ago until the rest takes at most ``limit`` bytes; what is lost is time, not a person."""
+    files = sorted((path for path in training_cache().iterdir() if path.is_file()), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for path in files:
+        total += path.stat().st_size
+        if total > limit:
+            path.unlink(missing_ok=True)
 
 
 def _folders(name: str) -> list[Path]:

@@ -167,3 +167,7 @@ def test_a_restart_of_the_host_does_not_train_the_same_thing_again(host, graph, 
     assert "earlier" not in host.run(graph).outputs[trained.id]["text"][0]
     with host.another_process() as again:
         assert "earlier training" in again.run(graph).outputs[trained.id]["text"][0]
+
+
+def test_kept_trainings_do_not_fill_the_disk(host, graph):
+    assert host.probe(graph, "identities:trimmed") == {"left": ["a", "d"], "others": []}

@@ -14,6 +14,27 @@ def forget_trainings(probe):
     return len(files)
 
 
+def trimmed(probe):
+    """Four kept trainings of 10 bytes, the first used again lately, trimmed to 25 bytes → the names that are left."""
+    import os
+
+    paths = probe.module("nodes.host.paths")
+    folder = paths.training_cache()
+    for age, name in enumerate(("d", "c", "b", "a")):
+        (folder / name).write_bytes(b"x" * 10)
+        os.utime(folder / name, (1e9 + age, 1e9 + age))
+    os.utime(folder / "d", (2e9, 2e9))
+    others = {path.name for path in folder.iterdir()} - set("abcd")
+    size = sum((folder / name).stat().st_size for name in others)
+    for name in others:
+        os.utime(folder / name, (3e9, 3e9))
+    paths.trim_training_cache(size + 25)
+    left = {path.name for path in folder.iterdir()}
+    for name in left & set("abcd"):
+        (folder / name).unlink()
+    return {"left": sorted(left & set("abcd")), "others": sorted(others - left)}
+
+
 def save_over_the_limit(probe):
     """a: Identity; save it with a full disk → the error's sentence, and what is left in the folder."""
     import os
