@@ -19,6 +19,13 @@ def test_the_text_encoder_is_walked_exactly_as_the_host_does(host, graph, family
     assert host.probe(graph, "training:encodes_like_the_host", a=loader[0], b=loader[1], c=loader[2]) == 0.0
 
 
+def test_no_weight_is_copied_for_training(host, graph):
+    loader = tiny(graph)
+    found = host.probe(graph, "training:borrowed_memory", a=loader[0], b=loader[1], c=loader[2])
+    assert found.pop("weights") > 100
+    assert found == {"same_memory": True, "any_inference": False, "any_gradient": False}
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_agree_with_finite_differences(host, graph, family, recipe):

@@ -119,6 +119,24 @@ def used_as_trained(probe):
     return {"difference": float((used - trained).abs().max()), "effect": float((plain - trained).abs().max())}
 
 
+def borrowed_memory(probe):
+    """a, b, c: MODEL, CLIP, VAE → what training makes of the models' weights: the same memory, frozen, fit for a backward pass."""
+    backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
+    backend.load()
+    roots = (probe.a.model, probe.b.cond_stage_model)
+
+    def places():
+        return [p.data_ptr() for root in roots for p in root.parameters()]
+
+    before = places()
+    with backend.training():
+        weights = [p for root in roots for p in root.parameters()]
+        return {
+            "same_memory": places() == before, "weights": len(weights), "any_inference": any(p.is_inference() for p in weights),
+            "any_gradient": any(p.requires_grad for p in weights),
+        }
+
+
 def encodes_like_the_host(probe):
     """a, b, c: MODEL, CLIP, VAE; the out-of-place walk through the text encoder against the host's own encoding; → largest difference."""
     base = probe.module("idea_engine.backends.base")
