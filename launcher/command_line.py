@@ -24,6 +24,7 @@ USUAL_PORT = 8188
 def main(arguments: list[str]) -> int:
     """Run one command; return the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the host is stopped on the way out
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     try:
