@@ -59,7 +59,7 @@ class Checkpoint:
         try:
             with safe_open(str(self.path), framework="pt", device="cpu") as file:
                 progress = Progress(**json.loads(file.metadata()["progress"]))
-                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+                tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # views of the mapped file
             weights = {name: p for name, p in module.named_parameters() if p.requires_grad}
             for name, parameter in weights.items():
                 if tensors[f"module.{name}"].shape != parameter.shape:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from dataclasses import replace
@@ -22,6 +23,7 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_TOKENS = 75  # one chunk of a text encoder without its begin and end marks
 _FAMILIES = {frozenset({"clip_l"}): "sd1", frozenset({"clip_h"}): "sd2", frozenset({"clip_l", "clip_g"}): "sdxl"}
 _ENCODERS = ("clip_l", "clip_g", "clip_h")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def save_identity(identity: Identity, path: Path | str, *, store_face: bool = False) -> Path:
@@ -74,7 +76,7 @@ def load_identity(path: Path | str) -> Identity:
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # what is read is a view of the mapped file
     except (SafetensorError, OSError, ValueError) as error:
         raise IdentityFileError(
             f"{path.name} is not a complete safetensors file ({error}). It may be a broken download or copy: copy it again, or save the identity again."
@@ -178,7 +180,9 @@ def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], na
             )
             if adapter.scope not in ("prompt", "tokens"):
                 raise ValueError(f"unknown adapter scope {adapter.scope!r}")
-    except (ValueError, TypeError, KeyError, AttributeError, TriggerError) as error:
+            if not math.isfinite(adapter.gate):
+                raise ValueError(f"the adapter's gate is {adapter.gate}")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, TriggerError) as error:
         raise IdentityFileError(f"The description inside {name} is damaged ({error}). Save the identity again.") from error
     blocks = {kind: reader.blocks(kind, shape) for kind, shape in (("key", (n, d)), ("value", (n, d)), ("key_weight", (None, d)), ("value_weight", (None, d)))}
     return Identity(
@@ -217,8 +221,8 @@ class _Reader:
         if tensor is None:
             raise IdentityFileError(f"{self.name} lacks the tensor {key} {wanted}; it is incomplete. Save the identity again.")
         fits = tensor.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, tensor.shape))
-        if not fits or not tensor.is_floating_point():
-            raise IdentityFileError(f"{self.name}: the tensor {key} is {tensor.dtype} {tuple(tensor.shape)}, expected floating point {wanted}.")
+        if not fits or tensor.dtype not in _DTYPES:
+            raise IdentityFileError(f"{self.name}: the tensor {key} is {tensor.dtype} {tuple(tensor.shape)}, expected 16 or 32 bit floating point {wanted}.")
         if not torch.isfinite(tensor).all():
             raise IdentityFileError(f"{self.name}: the tensor {key} holds values that are not finite; the identity would make black pictures.")
         return tensor

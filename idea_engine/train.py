@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -229,13 +230,25 @@ class _Run:
                 self._shrink(error)
                 continue
             if finite and math.isfinite(loss):
-                self.optimizer.step()
+                self._update()
                 return loss
             if math.isfinite(loss) and self.progress.loss_scale > 1.0:
                 self.progress.loss_scale /= 2
                 continue
             self.progress.skipped += 1
             return loss if not math.isfinite(loss) else float("nan")
+
+    def _update(self) -> None:
+        """The optimizer's step. It needs memory of its own, the most at the first step, and is not repeated, for it may be half done."""
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if not self.backend.is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"There is not enough memory for the optimizer, which keeps three numbers for each one that the recipe {self.recipe.name} trains. "
+                "Choose the recipe fast in the Train node, or close other programs that use the graphics card."
+            ) from error
 
     def _backward(self) -> float:
         """Accumulate the gradients of one batch, micro-batch by micro-batch; returns the batch's loss."""
@@ -288,6 +301,7 @@ class _Run:
     def _shrink(self, error: BaseException) -> None:
         """Trade time for memory: first recompute activations, then fewer pictures at a time."""
         self.optimizer.zero_grad(set_to_none=True)
+        traceback.clear_frames(error.__traceback__)  # they hold the activations of the failed attempt
         self.backend.release_memory()
         if not self.checkpointing:
             self.checkpointing = True

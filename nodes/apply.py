@@ -47,15 +47,14 @@ class ApplyIDAdapter:
         from ..idea_engine.types import EnhancedIdentity
         from .host import attention, prompt_tokens
         from .host.applied import AppliedIdentity
+        from .host.backend import word_ids
         from .host.family import check_identity, check_model, clip_family
 
         if isinstance(identity, EnhancedIdentity):
             identity = untrained(identity)
-        if trigger:
-            identity = identity.with_trigger(check_trigger(trigger))
         family = clip_family(clip)
-        check_model(model, family)
-        check_identity(identity, family)
+        check_identity(identity, family, check_model(model, family))
+        identity = identity.with_trigger(check_trigger(trigger or identity.trigger, lambda text: word_ids(clip, text)))
         applied = AppliedIdentity(identity, strength, start_at, end_at)
         if applied.inert:
             return (model, clip)

@@ -45,7 +45,10 @@ class SaveIdentity:
             thumbnail=to_data_url(thumbnail) if thumbnail is not None else identity.metadata.thumbnail,
         )
         path = save_identity(replace(identity, metadata=metadata), new_identity_path(filename), store_face=store_face)
-        return {"ui": {"text": [f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB). In prompts: {identity.trigger}"]}, "result": (str(path),)}
+        said = f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB). In prompts: {identity.trigger}"
+        if store_face and identity.face is None:
+            said += "\nThe face embedding was not stored: this identity has none, because it was loaded from a file without one."
+        return {"ui": {"text": [said]}, "result": (str(path),)}
 
 
 class LoadIdentity:

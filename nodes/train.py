@@ -56,7 +56,6 @@ class TrainIDEA:
         from ..idea_engine.chart import loss_chart
         from ..idea_engine.checkpoint import Checkpoint
         from ..idea_engine.errors import FamilyMismatchError
-        from ..idea_engine.identity_file import load_identity, save_identity
         from ..idea_engine.tokens import check_trigger
         from ..idea_engine.train import TrainConfig, train
         from .host.backend import ComfyBackend
@@ -78,20 +77,20 @@ class TrainIDEA:
         )
         key = _content_key(backend, enhanced, photos, config)
         finished = training_cache() / f"{key}.safetensors"
-        if finished.is_file():
-            finished.touch()  # used again, so it is not the next to be trimmed
-            identity = load_identity(finished).with_trigger(trigger)
+        identity = _kept(finished, enhanced, trigger)
+        if identity is not None:
             note = "taken from an earlier training of the same inputs"
         else:
             progress = TrainingProgress(node_id, config.resolved().steps, model.model.latent_format)
             identity, report = train(
                 backend, enhanced, list(photos), config, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
             )
-            _keep(identity, finished, save_identity)
+            _keep(identity, finished)
             trim_training_cache()
             note = _summary(report)
         losses = identity.metadata.config["losses"]
-        return {"ui": {"text": [f"{trigger}: {len(losses)} steps, loss {losses[0]:.4f} → {losses[-1]:.4f}; {note}."]},
+        finite = [loss for loss in losses if loss is not None] or [float("nan")]  # a step whose loss was not finite was skipped
+        return {"ui": {"text": [f"{trigger}: {len(losses)} steps, loss {finite[0]:.4f} → {finite[-1]:.4f}; {note}."]},
                 "result": (identity, to_image(loss_chart(losses, title=f"{trigger} · {recipe}")))}
 
 
@@ -110,14 +109,36 @@ def _content_key(backend, enhanced, photos, config) -> str:
     )
 
 
-def _keep(identity, path, save) -> None:
+def _kept(path, enhanced, trigger):
+    """The identity of an earlier training, as it was when it was made; None when there is none, or none that can be read."""
+    import logging
+    from dataclasses import replace
+
+    from ..idea_engine.errors import IdentityFileError
+    from ..idea_engine.identity import rounded
+    from ..idea_engine.identity_file import load_identity
+
+    if not path.is_file():
+        return None
+    try:
+        # The face is not kept on disk, but it is among the inputs, and Save Identity may be asked to store it.
+        identity = rounded(replace(load_identity(path), face=enhanced.face)).with_trigger(trigger)
+    except IdentityFileError as error:
+        logging.getLogger(__name__).warning("An earlier training cannot be used and is done again: %s", error)
+        return None
+    path.touch()  # used again, so it is not the next to be trimmed
+    return identity
+
+
+def _keep(identity, path) -> None:
     """Keep a finished training for the next session; without room on the disk the artist still gets the identity."""
     import logging
 
     from ..idea_engine.errors import IdentityFileError
+    from ..idea_engine.identity_file import save_identity
 
     try:
-        save(identity, path, store_face=False)
+        save_identity(identity, path, store_face=False)
     except IdentityFileError as error:
         logging.getLogger(__name__).warning("The finished training could not be cached: %s", error)
 

@@ -28,6 +28,11 @@ class AppliedIdentity:
         return content_hash(self.faded)
 
     @property
+    def mention(self) -> str:
+        """Names what a prompt can leave as plain words: the same person may answer to two triggers, each with a range of its own."""
+        return f"{self.key} {self.identity.trigger}"
+
+    @property
     def bounded(self) -> bool:
         """Whether it acts during a part of the sampling only."""
         return self.start > 0.0 or self.end < 1.0
@@ -42,8 +47,8 @@ class AppliedIdentity:
 
 
 def inactive_sets(applied: list[AppliedIdentity]) -> set[frozenset[str]]:
-    """The sets of identities that are out of their range together at some moment of the sampling, the empty set left out."""
+    """The sets of mentions that are out of their range together at some moment of the sampling, the empty set left out."""
     marks = sorted({0.0, 1.0, *(edge for a in applied for edge in (a.start, a.end))})
     middles = [(low + high) / 2 for low, high in zip(marks, marks[1:])]
-    sets = {frozenset(a.key for a in applied if not a.start <= middle <= a.end) for middle in middles}
+    sets = {frozenset(a.mention for a in applied if not a.start <= middle <= a.end) for middle in middles}
     return sets - {frozenset()}

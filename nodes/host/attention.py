@@ -57,7 +57,7 @@ class IdentityAttention:
 
     def __init__(self, entries: tuple[_Ranged, ...], numbers: dict[tuple[str, int, int], int]):
         self.entries, self.numbers = entries, numbers
-        self._seen: tuple[Tensor, int, _Plan | None] | None = None
+        self._seen: tuple[Tensor, Tensor, int, _Plan | None] | None = None
         self._rows: dict[tuple, tuple[int, Tensor]] = {}
         self._offsets: dict[tuple, Tensor] = {}
 
@@ -65,10 +65,11 @@ class IdentityAttention:
         return self  # the host deep-copies model options with every clone; the state here is only a cache
 
     def __call__(self, n: Tensor, context: Tensor, value: Tensor, extra: dict):
-        # All blocks of one UNet call get the same context object; what it holds is found out once.
-        if self._seen is None or self._seen[0] is not context or self._seen[1] != MENTIONS.version:
-            self._seen = (context, MENTIONS.version, self._plan(context, extra))
-        plan = self._seen[2]
+        # All blocks of one UNet call get the same context and noise level objects; what they hold is found out once.
+        sigmas, seen = extra.get("sigmas"), self._seen
+        if seen is None or seen[0] is not context or seen[1] is not sigmas or seen[2] != MENTIONS.version:
+            self._seen = seen = (context, sigmas, MENTIONS.version, self._plan(context, sigmas))
+        plan = seen[3]
         if plan is None:
             return n, context, value
         block = extra["block"]
@@ -78,16 +79,17 @@ class IdentityAttention:
         keys, values = plan.offsets(number, self._offsets_of)
         return n, key_context + keys if keys is not None else key_context, value_context + values if values is not None else value_context
 
-    def _plan(self, context: Tensor, extra: dict) -> "_Plan | None":
+    def _plan(self, context: Tensor, sigmas: Tensor) -> "_Plan | None":
         sigma = None
         active, inactive = [], []
         for entry in self.entries:
             if entry.applied.bounded and sigma is None:
-                sigma = float(extra["sigmas"].flatten()[0])
+                sigma = float(sigmas.flatten()[0])
             (active if not entry.applied.bounded or entry.active(sigma) else inactive).append(entry.applied)
-        replaced = self._without(context, frozenset(applied.key for applied in inactive)) if inactive else None
+        replaced = self._without(context, frozenset(applied.mention for applied in inactive)) if inactive else None
         masks = []
-        for applied in active:
+        # One person under two triggers is recognised once, wherever either stands.
+        for applied in {applied.key: applied for applied in active}.values():
             if not applied.faded.key_offsets:
                 continue
             remembered = self._remembered(applied, context)
@@ -95,7 +97,7 @@ class IdentityAttention:
                 continue
             n = applied.identity.token_count
             # Remembered prompts come one after another, n rows each: position r holds token r mod n.
-            found = match(context, remembered).unflatten(-1, (-1, n)).any(-2)
+            found = match(context if replaced is None else replaced, remembered).unflatten(-1, (-1, n)).any(-2)
             masks.append((applied, found))
         if replaced is None and not masks:
             return None
@@ -113,13 +115,11 @@ class IdentityAttention:
 
     def _without(self, context: Tensor, inactive: frozenset[str]) -> Tensor | None:
         """The context as if the inactive identities' triggers were plain words; None when it mentions none of them."""
-        result, changed = context, False
+        result = None
         for prompt in MENTIONS.bounded(inactive):
-            best = max((absent for absent in prompt.without if absent <= inactive), key=len)
-            found = match(context, prompt.rows)
-            result = torch.where(found.any(-1, keepdim=True), prompt.without[best].to(context)[found.int().argmax(-1)], result)
-            changed = True
-        return result if changed else None
+            found, where = prompt.locate(context)
+            result = torch.where(found[..., None], prompt.variant(inactive).to(context)[where], context if result is None else result)
+        return result
 
     def _offsets_of(self, applied: AppliedIdentity, kind: str, number: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         key = (applied.key, kind, number, dtype, device)

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...idea_engine.backends.base import CrossAttentionEdit, Prediction, Prompt, TextCondition
 from ...idea_engine.errors import UnsupportedModelError
@@ -30,11 +30,11 @@ class TextBackend:
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         for key, encoder in self.encoders.items():
-            for name, tensor in encoder.transformer.state_dict().items():
+            for name, tensor in own_weights(self.clip.patcher, encoder.transformer, f"{key}.transformer"):
                 # Only SDXL reads the projection; where a checkpoint has none the host leaves it uninitialised, new with every load.
                 if key == "clip_g" or not name.startswith("text_projection"):
                     yield f"{key}.{name}", tensor
-        # A LoRA on the text encoder is a patch that is not in the weights yet.
+        # A LoRA on the text encoder is a patch beside the weights.
         for name, patches in self.clip.patcher.patches.items():
             yield from patch_tensors(name, patches)
 
@@ -47,9 +47,7 @@ class TextBackend:
         self.clip.load_model()
 
     def word_ids(self, text: str) -> list[int]:
-        inner = self._tokenizers()[0]
-        ids = list(inner.tokenizer(text)["input_ids"])
-        return ids[1:-1]  # CLIP's tokenizers always add one begin and one end mark
+        return word_ids(self.clip, text)
 
     def _tokenizers(self) -> list:
         return [getattr(self.clip.tokenizer, key) for key in self.family.encoders]
@@ -139,9 +137,11 @@ class ComfyBackend(TextBackend):
         self._mutates: bool | None = None
 
     def model_hash(self) -> str:
-        """Content hash of the UNet with its patches: what a training result depends on besides the text encoder."""
+        """Content hash of the UNet with its patches and noise schedule: what a training result depends on besides the text encoder."""
         patched = (pair for name, patches in self.model.patches.items() for pair in patch_tensors(name, patches))
-        return fingerprint([*self.unet.state_dict().items(), *patched])
+        sampling = self.model.get_model_object("model_sampling")  # another one where ModelSamplingDiscrete is connected
+        schedule = (f"sampling {' '.join(kind.__name__ for kind in type(sampling).__mro__)}", sampling.sigmas)
+        return fingerprint([*own_weights(self.model, self.unet, "diffusion_model"), *patched, schedule])
 
     @property
     def device(self) -> torch.device:
@@ -225,7 +225,7 @@ class ComfyBackend(TextBackend):
             stack.enter_context(borrowed(self.model.model, self.clip.cond_stage_model))
             blocks = [block for _, block in cross_attention_blocks(self.unet).values()]
             if self._mutates is None:
-                self._mutates = mutates_saved_tensors(blocks[0], self.family.context_width, self._options(CrossAttentionEdit()))
+                self._mutates = mutates_saved_tensors(blocks[0], self.family.context_width, self._options(CrossAttentionEdit()), self.device)
             if self._mutates:
                 stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             elif checkpointing:
@@ -248,6 +248,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, extra: dict) -> Tensor:
     heads = extra["n_heads"]
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def word_ids(clip, text: str) -> list[int]:
+    """Byte-pair token ids of plain text, without begin or end marks."""
+    inner = getattr(clip.tokenizer, next(iter(clip_encoders(clip))))
+    return list(inner.tokenizer(text)["input_ids"])[1:-1]  # CLIP's tokenizers always add one of each
+
+
+def own_weights(patcher, module: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
+    """The weights of the module at ``path`` without the patches that the host writes into them while they are loaded; it keeps the originals aside."""
+    for name, tensor in module.state_dict().items():
+        kept = patcher.backup.get(f"{path}.{name}")
+        yield name, tensor if kept is None else getattr(kept, "weight", kept)
 
 
 def patch_tensors(name: str, patches: Sequence) -> Iterator[tuple[str, Tensor]]:

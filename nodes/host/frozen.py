@@ -61,13 +61,17 @@ def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
             block.__dict__.pop("forward", None)
 
 
-def mutates_saved_tensors(block: nn.Module, context_width: int, options: dict) -> bool:
-    """Whether this host's transformer blocks add in place to tensors that the backward pass needs; found out by trying one."""
+def mutates_saved_tensors(block: nn.Module, context_width: int, options: dict, device: torch.device) -> bool:
+    """Whether this host's transformer blocks add in place to tensors that the backward pass needs; found out by trying one.
+
+    Args:
+        device: where the host computes; on a small card some of the block's weights wait elsewhere.
+    """
     weight = block.attn2.to_k.weight
     dtype = weight.dtype if weight.dtype in (torch.float16, torch.bfloat16, torch.float32) else torch.float32
     inner = block.norm2.normalized_shape[0]
-    x = torch.zeros(1, 2, inner, device=weight.device, dtype=dtype, requires_grad=True)
-    context = torch.zeros(1, 2, context_width, device=weight.device, dtype=dtype, requires_grad=True)
+    x = torch.zeros(1, 2, inner, device=device, dtype=dtype, requires_grad=True)
+    context = torch.zeros(1, 2, context_width, device=device, dtype=dtype, requires_grad=True)
     options = {**options, "block": next(iter(options["patches_replace"]["attn2"]))[:2], "block_index": 0}
     try:
         block(x * 1.0, context=context, transformer_options=options).sum().backward()

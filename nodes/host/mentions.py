@@ -6,14 +6,15 @@ those rows, wherever they ended up.
 """
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Mapping
 
 import torch
 from torch import Tensor
 
-PROBE = 16  # features compared to recognise a row: equal in 16 floats means the same row
+_PROBE = 16  # features compared at each end of a row: SDXL joins two encoders, which may have read two different texts
 _CAPACITY = 1024  # prompts remembered for each identity; an animation with a prompt per frame stays below
 
 
@@ -22,12 +23,25 @@ class BoundedPrompt:
     """A prompt whose identities act only during a part of the sampling.
 
     Attributes:
-        rows: (L, d) as encoded with all its identities.
-        without: hashes of the identities that are out of their range → (L, d) as encoded with those left as plain words.
+        rows: (R, d) as encoded with all its identities.
+        repeats: how often the rows follow one another in the text condition, so that it is as long as the variants, L = repeats · R.
+        without: mentions that are out of their range → (L, d) as encoded with those left as plain words.
     """
 
     rows: Tensor
+    repeats: int
     without: Mapping[frozenset[str], Tensor]
+
+    def variant(self, absent: frozenset[str]) -> Tensor:
+        """(L, d) without as many of ``absent`` as were foreseen together."""
+        return self.without[max((missing for missing in self.without if missing <= absent), key=len)]
+
+    def locate(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the L positions of this prompt each position of a context (B, L', d) holds: (B, L') bool whether any, and (B, L') which."""
+        held = match(context, self.rows)
+        row = held.int().argmax(-1)
+        turn = held.cumsum(1).gather(-1, row[..., None])[..., 0] - 1  # how often the same row has come before
+        return held.any(-1), row + len(self.rows) * (turn % self.repeats)
 
 
 class Mentions:
@@ -40,29 +54,37 @@ class Mentions:
 
     def remember(self, identity: str, rows: Tensor) -> None:
         """Rows (n, d) of a text condition where the identity with this content hash stands."""
-        self._add(self._rows.setdefault(identity, OrderedDict()), rows, rows)
+        table = self._rows.setdefault(identity, OrderedDict())
+        key = _digest(rows)
+        if key not in table:
+            self.version += 1
+        self._keep(table, key, rows)
 
     def remember_bounded(self, prompt: BoundedPrompt) -> None:
-        self._add(self._bounded, prompt.rows, prompt)
+        """The same prompt encoded again, with other ranges or triggers, adds to what it can leave out."""
+        key = _digest(prompt.rows) + bytes([prompt.repeats])
+        if key in self._bounded:
+            prompt = replace(prompt, without={**self._bounded[key].without, **prompt.without})
+        self.version += 1
+        self._keep(self._bounded, key, prompt)
 
     def rows(self, identity: str) -> list[Tensor]:
         """Every remembered (n, d) of one identity."""
         return list(self._rows.get(identity, {}).values())
 
-    def bounded(self, identities: Iterable[str]) -> list[BoundedPrompt]:
-        """Remembered prompts that can be read without all of ``identities``."""
-        wanted = frozenset(identities)
-        return [prompt for prompt in self._bounded.values() if any(missing <= wanted for missing in prompt.without)]
+    def bounded(self, absent: frozenset[str]) -> list[BoundedPrompt]:
+        """Remembered prompts that can be read without some of the mentions ``absent``."""
+        return [prompt for prompt in self._bounded.values() if any(missing <= absent for missing in prompt.without)]
 
-    def _add(self, table: OrderedDict, rows: Tensor, value) -> None:
-        key = rows.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
-        if key in table:
-            table.move_to_end(key)
-            return
+    def _keep(self, table: OrderedDict, key: bytes, value) -> None:
         table[key] = value
+        table.move_to_end(key)
         while len(table) > _CAPACITY:
             table.popitem(last=False)
-        self.version += 1
+
+
+def _digest(rows: Tensor) -> bytes:
+    return hashlib.sha256(rows.detach().to("cpu", torch.float32).contiguous().numpy()).digest()
 
 
 MENTIONS = Mentions()
@@ -70,5 +92,8 @@ MENTIONS = Mentions()
 
 def match(context: Tensor, rows: Tensor) -> Tensor:
     """Which positions of a context (B, L, d) hold which of ``rows`` (R, d): (B, L, R) bool."""
-    probe = rows[:, :PROBE].to(context)
-    return (context[:, :, None, :PROBE] == probe).all(-1)
+    return (_probe(context)[:, :, None] == _probe(rows).to(context)).all(-1)
+
+
+def _probe(rows: Tensor) -> Tensor:
+    return torch.cat([rows[..., :_PROBE], rows[..., -_PROBE:]], dim=-1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ...idea_engine.errors import FaceModelError, IdentityFileError
@@ -11,7 +12,9 @@ from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
 FACE_FOLDER, IDENTITY_FOLDER = "insightface", "idea"
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
 CACHE_BYTES = 4 << 30  # of kept trainings: hundreds of people, or a few of the recipe 'paper' on SDXL
-_NOT_IN_NAMES = set('<>:"|?*') | {chr(code) for code in range(32)}  # what Windows cannot store; identities travel
+# What Windows cannot store; identities travel.
+_NOT_IN_NAMES = set('<>:"|?*') | {chr(code) for code in range(32)}
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 
 
 def register_folders() -> None:
@@ -137,7 +140,8 @@ def trim_training_cache(limit: int = CACHE_BYTES) -> None:
     for path in files:
         total += path.stat().st_size
         if total > limit:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # Windows deletes no file in use; it goes the next time
+                path.unlink()
 
 
 def _folders(name: str) -> list[Path]:
@@ -152,9 +156,11 @@ def _inside(name: str) -> tuple[str, ...]:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts or name.strip() == "":
         raise IdentityFileError("The filename of the identity is empty. Type a name such as anna.")
-    if name.replace("\\", "/").startswith("/") or ".." in parts or _NOT_IN_NAMES & set(name):
+    unstorable = _NOT_IN_NAMES & set(name) or any(part[-1] in ". " or part.split(".")[0].strip().upper() in _DEVICES for part in parts)
+    if name.replace("\\", "/").startswith("/") or ".." in parts or unstorable:
         raise IdentityFileError(
             f"The filename {name!r} is not allowed: expected a name such as anna or family/anna, inside models/{IDENTITY_FOLDER}, without "
-            'leading /, .. or any of < > : " | ? *. Change it in Save Identity or Load Identity.'
+            'leading /, .. or any of < > : " | ? *, no dot or space at its end, and not a device of Windows such as CON or NUL. '
+            "Change it in Save Identity or Load Identity."
         )
     return tuple(parts)

@@ -6,8 +6,9 @@ mentions no identity takes the original's own code path.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -60,11 +61,16 @@ def _subclassed(original, mixin: type, applied: tuple[AppliedIdentity, ...], **a
 
 
 class TokenChunks(list):
-    """The host's chunks of (token, weight) with a way to tokenize the same text with some identities left as plain words."""
+    """The host's chunks of (token, weight), which can be had again with some mentions left as plain words."""
 
-    def __init__(self, chunks, without):
+    def __init__(self, chunks: Sequence, tokenize: Callable[[frozenset[str]], Sequence]):
+        """Args: tokenize: mentions to leave out → chunks of the same text."""
         super().__init__(chunks)
-        self.without = without
+        self._own, self._tokenize = len(self), tokenize
+
+    def without(self, absent: frozenset[str]) -> list:
+        """The same text with the mentions ``absent`` as plain words, and whatever a node has appended to these chunks since."""
+        return [*self._tokenize(absent), *self[self._own:]]
 
 
 class _IdentityTokenizer:
@@ -74,7 +80,7 @@ class _IdentityTokenizer:
         return self._tokenize(frozenset(), text, args, kwargs)
 
     def _tokenize(self, without: frozenset[str], text: str, args, kwargs):
-        words = {a.identity.trigger: _word(a) for a in getattr(self, _APPLIED) if a.key not in without}
+        words = {a.identity.trigger: _word(a) for a in getattr(self, _APPLIED) if a.mention not in without}
         pattern = trigger_pattern(tuple(words)) if words else None
         plain = super().tokenize_with_weights
         if pattern is None or not pattern.search(text):
@@ -113,40 +119,49 @@ class _IdentityEncoder:
     """Mixed into a host text encoder: applies the adapters where identities are mentioned, and remembers where that was."""
 
     def encode_token_weights(self, token_weight_pairs):
+        applied = getattr(self, _APPLIED)
         encode = super().encode_token_weights
         encoded = encode(token_weight_pairs)
-        applied = getattr(self, _APPLIED)
         places = find_places(token_weight_pairs, applied)
         if not places:
             return encoded
-        condition = adapt(encoded[0], places)
-        bounded = [a for a in applied if a.bounded and any(place.applied is a for place in places)]
+        condition = _adapted(encoded[0], places)
+        mentioned = {place.applied.key for place in places}
+        bounded = [a for a in applied if a.bounded and a.key in mentioned]
         if bounded:
-            condition = _remember_bounded(condition, bounded, token_weight_pairs, lambda pairs: _without_remembering(self, encode, pairs, applied))
-        for place in places:
-            rows = condition[0, list(place.positions)]
-            MENTIONS.remember(place.applied.key, rows)
+            variants = {}
+            for absent in inactive_sets(bounded):
+                pairs = _without(token_weight_pairs, absent)
+                variants[absent] = _adapted(encode(pairs)[0], find_places(pairs, applied))
+            condition = _remember_bounded(condition, variants)
         return (condition, *encoded[1:])
 
 
-def _without_remembering(encoder, encode, pairs, applied) -> Tensor:
-    condition = encode(pairs)[0]
-    places = find_places(pairs, applied)
-    return adapt(condition, places) if places else condition
-
-
-def _remember_bounded(condition: Tensor, bounded: list[AppliedIdentity], pairs, encode) -> Tensor:
-    """Encode the prompt again for every set of identities that is out of its range together; returns ``condition`` at the common length."""
-    variants = {}
-    for absent in inactive_sets(bounded):
-        variants[absent] = encode({key: chunks.without(absent) if isinstance(chunks, TokenChunks) else chunks for key, chunks in pairs.items()})
-    # Attention does not change when a whole context is repeated, so prompts that differ in length meet at a common multiple.
-    length = torch.tensor([condition.shape[1], *(variant.shape[1] for variant in variants.values())])
-    common = int(torch.lcm(length[0], length.max())) if len(length) else condition.shape[1]
-    repeated = {absent: _repeated(variant, common)[0] for absent, variant in variants.items()}
-    condition = _repeated(condition, common)
-    MENTIONS.remember_bounded(BoundedPrompt(condition[0], repeated))
+def _adapted(condition: Tensor, places: Sequence[_Place]) -> Tensor:
+    """:func:`adapt`, and remember what the mentions look like afterwards."""
+    condition = adapt(condition, places)
+    for place in places:
+        MENTIONS.remember(place.applied.key, condition[0, list(place.positions)])
     return condition
+
+
+def _without(pairs: Mapping[str, Sequence], absent: frozenset[str]) -> dict[str, Sequence]:
+    """The host's token chunks with the mentions ``absent`` as plain words."""
+    left = {key: chunks.without(absent) if isinstance(chunks, TokenChunks) else chunks for key, chunks in pairs.items()}
+    # Where SDXL's two texts differ, spelling a trigger out may take one of them into another chunk; the host joins equal lengths only.
+    count = min(map(len, left.values()))
+    return {key: chunks[:count] for key, chunks in left.items()}
+
+
+def _remember_bounded(condition: Tensor, variants: Mapping[frozenset[str], Tensor]) -> Tensor:
+    """Remember a prompt beside its variants without the mentions that are out of their range; returns it at the common length.
+
+    Attention does not change when a whole context is repeated, so prompts that differ in length meet at a common multiple.
+    """
+    common = math.lcm(condition.shape[1], *(variant.shape[1] for variant in variants.values()))
+    repeats = common // condition.shape[1]
+    MENTIONS.remember_bounded(BoundedPrompt(condition[0], repeats, {absent: _repeated(variant, common)[0] for absent, variant in variants.items()}))
+    return _repeated(condition, common)
 
 
 def _repeated(condition: Tensor, length: int) -> Tensor:
@@ -156,23 +171,32 @@ def _repeated(condition: Tensor, length: int) -> Tensor:
 def find_places(pairs, applied: Sequence[AppliedIdentity]) -> list[_Place]:
     """Where each identity's pseudo-tokens stand in the host's token chunks.
 
+    Of SDXL's two texts the first that mentions an identity counts. One person under two names has one place at each mention.
+
     Args:
         pairs: encoder letter (``l``, ``g``, ``h``) → chunks of (token, weight, …), a token being an id or a tensor.
     """
     places = []
-    for one in applied:
-        encoder = next(iter(one.faded.tokens))
-        rows = one.faded.tokens[encoder]
-        chunks = pairs.get(encoder.removeprefix("clip_"), []) if isinstance(pairs, dict) else pairs
-        flat = [entry[0] for chunk in chunks for entry in chunk]
-        position = 0
-        while position <= len(flat) - len(rows):
-            if all(torch.is_tensor(token) and token.shape == row.shape and torch.equal(token, row) for token, row in zip(flat[position:], rows)):
-                places.append(_Place(one, tuple(range(position, position + len(rows)))))
-                position += len(rows)
-            else:
-                position += 1
+    for one in {one.key: one for one in applied}.values():
+        for encoder, rows in one.faded.tokens.items():
+            chunks = pairs.get(encoder.removeprefix("clip_"), []) if isinstance(pairs, dict) else pairs
+            found = _positions([entry[0] for chunk in chunks for entry in chunk], rows)
+            if found:
+                places += [_Place(one, tuple(range(start, start + len(rows)))) for start in found]
+                break
     return places
+
+
+def _positions(tokens: Sequence, rows: Tensor) -> list[int]:
+    """Where ``rows`` (n, w) follow one another among tokens, each an id or a row (w)."""
+    found, position = [], 0
+    while position <= len(tokens) - len(rows):
+        if all(torch.is_tensor(token) and token.shape == row.shape and torch.equal(token, row) for token, row in zip(tokens[position:], rows)):
+            found.append(position)
+            position += len(rows)
+        else:
+            position += 1
+    return found
 
 
 def adapt(condition: Tensor, places: Sequence[_Place]) -> Tensor:

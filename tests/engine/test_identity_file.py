@@ -96,6 +96,8 @@ def test_a_lying_header_is_refused_before_memory_is_taken(tmp_path):
         (lambda t: t.update({"kv.0.key": torch.zeros(2, 41)}), "kv.0.key"),
         (lambda t: t.update({"clip_l": t["clip_l"] * float("nan")}), "not finite"),
         (lambda t: t.update({"clip_l": torch.zeros(2, 16, dtype=torch.int32)}), "int32"),
+        (lambda t: t.update({"clip_l": torch.zeros(2, 16, dtype=torch.float64)}), "float64"),
+        (lambda t: t.update({"clip_l": torch.zeros(2, 16, dtype=torch.float8_e4m3fn)}), "float8"),
         (lambda t: t.update({"clip_l": torch.zeros(5, 16)}), "same number"),
         (lambda t: t.update({"clip_h": torch.zeros(2, 16)}), "no identity"),
         (lambda t: [t.pop(k) for k in ("clip_l", "clip_g")], "no identity"),
@@ -124,6 +126,28 @@ def test_foreign_or_damaged_metadata_is_refused(tmp_path, metadata, says):
     save_file({"clip_l": torch.zeros(2, 16)}, path, metadata)
     with pytest.raises(IdentityFileError, match=says):
         load_identity(path)
+
+
+@pytest.mark.parametrize("gate", ["NaN", "Infinity", "1" + "0" * 400, "[" * 100000 + "]" * 100000, '"wide"'])
+def test_a_gate_that_is_no_number_is_refused(identity, tmp_path, gate):
+    from safetensors import safe_open
+
+    path = save_identity(identity, tmp_path / "anna")
+    with safe_open(str(path), "pt") as file:
+        metadata = file.metadata()
+    config = '{"adapter": {"gate": %s, "scope": "tokens"}}' % gate
+    save_file(load_file(path), path, {**metadata, "idea.config": config})
+    with pytest.raises(IdentityFileError, match="damaged"):
+        load_identity(path)
+
+
+def test_what_was_loaded_does_not_hold_on_to_the_file(identity, tmp_path):
+    """Windows replaces and deletes no file that is mapped into memory; and nobody may change a loaded person from outside."""
+    path = save_identity(identity, tmp_path / "anna")
+    loaded, size = load_identity(path), path.stat().st_size
+    with path.open("r+b") as file:
+        file.write(bytes(size))
+    assert content_hash(loaded) == content_hash(identity)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(identity, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The training loop on tiny real models of all families."""
 import math
+import weakref
 
 import pytest
 import torch
@@ -162,6 +163,26 @@ def test_a_cancelled_training_resumes_to_the_very_same_identity(backend, enhance
     assert not checkpoint.path.exists()
 
 
+def test_a_resumed_training_does_not_hold_on_to_its_file(backend, enhance, photo, tmp_path):
+    """Windows deletes no file that is mapped into memory, and the last step deletes this one."""
+    enhanced, config = enhance(backend), TrainConfig(steps=3, batch=1, resolution=64)
+    checkpoint = Checkpoint(tmp_path / "run.partial")
+
+    def cancel_at_2(event):
+        if event.step == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train(backend, enhanced, [photo], config, on_step=cancel_at_2, checkpoint=checkpoint)
+    run = run_of(backend, enhanced, photo, steps=3, batch=1)
+    checkpoint.load(run.module, run.optimizer)
+    moments = [state["exp_avg"].clone() for state in run.optimizer.state.values()]
+    size = checkpoint.path.stat().st_size
+    with checkpoint.path.open("r+b") as file:
+        file.write(bytes(size))
+    assert all(torch.equal(old, state["exp_avg"]) and state["step"] == 2 for old, state in zip(moments, run.optimizer.state.values()))
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
 def test_a_damaged_checkpoint_only_costs_the_time(backend, enhance, photo, tmp_path, damage):
     checkpoint = Checkpoint(tmp_path / "run.partial")
@@ -225,6 +246,32 @@ def test_when_one_picture_does_not_fit_the_error_says_what_to_lower(backend, enh
     with pytest.raises(TrainingError, match="64 px.*[Ll]ower resolution"):
         train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(**SHORT))
     train(backend, enhance(backend), [photo], TrainConfig(**SHORT))  # and the models still work
+
+
+def test_the_failed_attempt_is_forgotten_before_memory_is_given_back(backend, enhance, photo):
+    """Otherwise the retry starts with all the activations of the first still in memory."""
+    held, alive = [], []
+
+    def predict(latents, *rest):
+        if len(latents) > 1:
+            activations = torch.zeros(8)
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("no memory")
+        return backend.predict(latents, *rest)
+
+    limited = wrapped(backend, predict)
+    limited.release_memory = lambda: alive.append(any(reference() is not None for reference in held))
+    train(limited, enhance(backend), [photo], TrainConfig(**SHORT))
+    assert held and not any(alive)
+
+
+def test_when_the_optimizer_does_not_fit_the_error_says_what_to_choose(backend, enhance, photo, monkeypatch):
+    def step(self):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(TrainingError, match="recipe paper.*Choose the recipe fast"):
+        train(backend, enhance(backend), [photo], TrainConfig(recipe="paper", **SHORT))
 
 
 def test_a_bad_step_is_skipped_and_counted(backend, enhance, photo):

@@ -103,3 +103,16 @@ def test_the_same_person_under_two_names_is_applied_once_at_each(host, graph):
     twice = apply(graph, once[0], once[1], person[0], trigger="<her>")
     found = host.probe(graph, "basics:digest", a=sample(graph, once[0], once[1])[0], b=sample(graph, twice[0], twice[1])[0])
     assert found["a"] == found["b"]
+
+
+def test_the_same_person_under_two_names_has_a_range_for_each(host, graph):
+    loader = tiny(graph)
+    person = random_identity(graph, loader, seed=27)
+    text = "<anna> beside <her>"
+    anna = apply(graph, loader[0], loader[1], person[0])
+    her = apply(graph, loader[0], loader[1], person[0], trigger="<her>")
+    early = apply(graph, loader[0], loader[1], person[0], end_at=0.5)
+    both = apply(graph, early[0], early[1], person[0], start_at=0.5, trigger="<her>")
+    whole = stage(graph, empty(graph), both, text, 0, 4)
+    halves = stage(graph, stage(graph, empty(graph), anna, text, 0, 2), her, text, 2, 4)
+    agree(host, graph, whole, halves, stage(graph, empty(graph), anna, text, 0, 4))

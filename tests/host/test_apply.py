@@ -154,8 +154,8 @@ def test_batches_and_odd_sizes(host, graph, size, batch):
     assert host.probe(graph, "state:compare", a=latent[0], b=plain[0]) > 1e-3
 
 
-def test_a_lora_after_the_node_still_loads(host, graph):
-    """Other nodes clone and patch what we patched."""
+def test_clip_skip_behind_the_node_still_works(host, graph):
+    """Other nodes clone and change what we changed."""
     loader = tiny(graph)
     person = random_identity(graph, loader)
     on = apply(graph, loader[0], loader[1], person[0])
@@ -164,6 +164,22 @@ def test_a_lora_after_the_node_still_loads(host, graph):
                    c=sample(graph, loader[0], graph.add("CLIPSetLastLayer", clip=loader[1], stop_at_clip_layer=-2)[0], "a cat"),
                    d=sample(graph, on[0], skipped[0], "a cat"))
     assert found["a"] != found["b"] and found["c"] == found["d"]
+
+
+@pytest.mark.parametrize("family", ("sd1", "sdxl"))
+def test_weight_patches_before_and_after_the_node_come_to_the_same(host, graph, family):
+    """What a LoRA does to MODEL and CLIP, by the means that every host has: a merge is a weight patch too."""
+    loader, other = tiny(graph, family), tiny(graph, family, seed=50)
+    person = random_identity(graph, loader, seed=51)
+
+    def merged(model, clip):
+        return (graph.add("ModelMergeSimple", model1=model, model2=other[0], ratio=0.8)[0], graph.add("CLIPMergeSimple", clip1=clip, clip2=other[1], ratio=0.8)[0])
+
+    before = apply(graph, *merged(loader[0], loader[1]), person[0])
+    after = merged(*(lambda on: (on[0], on[1]))(apply(graph, loader[0], loader[1], person[0])))
+    found = digest(host, graph, a=sample(graph, before[0], before[1]), b=sample(graph, *after), c=sample(graph, *after, "a cat"),
+                   d=sample(graph, *merged(loader[0], loader[1]), "a cat"))
+    assert found["a"] == found["b"] and found["c"] == found["d"] and found["a"] != found["c"]
 
 
 def test_strength_fades_between_off_and_on(host, graph):

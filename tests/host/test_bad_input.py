@@ -161,6 +161,22 @@ def test_a_bad_trigger(host, graph, trigger, says):
     fails(host, graph, train(graph, loader, photo[0], enhanced(graph, loader[1])[0], trigger=trigger), says)
 
 
+@pytest.mark.parametrize("trigger, says", [("person", "already a token"), ("my anna", "white space")])
+def test_a_bad_trigger_chosen_when_applying(host, graph, trigger, says):
+    loader = tiny(graph)
+    on = apply(graph, loader[0], loader[1], random_identity(graph, loader)[0], trigger=trigger)
+    fails(host, graph, graph.add("CLIPTextEncode", clip=on[1], text="a person"), says)
+
+
+@pytest.mark.parametrize("change", ("one block more", "one block less", "only keys", "another width"))
+def test_an_identity_for_a_differently_built_model_of_the_family(host, graph, change):
+    """Such as one trained on SDXL for a distilled SDXL with fewer blocks."""
+    loader = tiny(graph)
+    person = probe(graph, "identities:rebuilt", {"change": change}, a=random_identity(graph, loader, recipe="paper" if change == "another width" else "fast")[0])
+    on = apply(graph, loader[0], loader[1], person[0])
+    fails(host, graph, sample(graph, on[0], on[1]), "cross-attention.*[Tt]rain")
+
+
 def test_an_identity_file_that_is_damaged_foreign_or_hostile(host, graph):
     folder = host.base.root / "models" / "idea"
     folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +210,7 @@ class _Hostile:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize("name", ["../evil", "../../output/evil", "/tmp/evil", "a/../../evil", "..\\evil", ""])
+@pytest.mark.parametrize("name", ["../evil", "../../output/evil", "/tmp/evil", "a/../../evil", "..\\evil", "", "NUL", "con.evil", "aux /evil", "evil./anna"])
 def test_a_file_name_that_leaves_the_folder(host, graph, name):
     loader = tiny(graph)
     before = sorted(p for p in host.base.root.rglob("*evil*"))

@@ -178,3 +178,43 @@ def test_a_restart_of_the_host_does_not_train_the_same_thing_again(host, graph, 
 
 def test_kept_trainings_do_not_fill_the_disk(host, graph):
     assert host.probe(graph, "identities:trimmed") == {"left": ["a", "d"], "others": []}
+
+
+def test_models_with_patches_are_known_again_once_they_are_loaded(host, graph):
+    """A LoRA, a merge: the host writes patches into the weights of what it loads; a training must be found again all the same."""
+    one, other = tiny(graph, seed=0), tiny(graph, seed=40)
+    model = graph.add("ModelMergeSimple", model1=one[0], model2=other[0], ratio=0.7)
+    clip = graph.add("CLIPMergeSimple", clip1=one[1], clip2=other[1], ratio=0.7)
+    found = host.probe(graph, "training:hashes_when_loaded", a=model[0], b=clip[0], c=one[2], d=one[0])
+    assert found["loaded"] == found["before"]
+    assert found["unpatched"] != found["before"]["model"]  # the patches count
+
+
+def test_another_noise_schedule_is_another_training(host, graph):
+    loader = tiny(graph)
+    changed = graph.add("ModelSamplingDiscrete", model=loader[0], sampling="v_prediction", zsnr=False)
+    found = [host.probe(graph, "training:hashes_when_loaded", a=model, b=loader[1], c=loader[2], d=loader[0]) for model in (loader[0], changed[0])]
+    assert found[0]["before"]["model"] != found[1]["before"]["model"]
+
+
+def test_a_first_step_with_a_bad_loss_does_not_lose_the_training(host, graph):
+    loader = tiny(graph)
+    found = host.probe(graph, "failures:first_step_is_nan", a=loader[0], b=loader[1], c=loader[2], d=enhanced(graph, loader[1], seed=41)[0])
+    assert "3 steps" in found["text"] and "1 steps with a bad loss skipped" in found["text"]
+
+
+def test_a_kept_training_still_has_its_face_and_a_damaged_one_is_made_again(host, graph, photo):
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
+    trained = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=42)[0], steps=1, seed=9)
+    fresh = host.probe(graph, "identities:face", a=trained[0])
+    host.client.free()
+    kept = host.probe(graph, "identities:face", a=trained[0])
+    assert fresh and kept == fresh
+    assert host.probe(type(graph)(), "identities:damage_trainings") > 0
+    host.client.free()
+    assert "earlier" not in host.run(graph).outputs[trained.id]["text"][0]
+
+
+def test_finding_out_how_this_host_adds_happens_where_it_computes(host, graph):
+    """On a small card some weights wait elsewhere; the trial must not follow them."""
+    assert host.probe(graph, "training:trial_device") == "cpu"

@@ -34,3 +34,22 @@ def out_of_memory(probe):
     backend.predict = predict
     _, report = train.train(backend, probe.d, [torch.rand(64, 64, 3)], train.TrainConfig(steps=2, batch=4, resolution=64))
     return {"micro_batch": report.micro_batch, "losses": list(report.losses), "checkpointing": report.checkpointing}
+
+
+def first_step_is_nan(probe):
+    """a … d as above; TrainIDEA itself, whose first step has no finite loss → what it says at its end."""
+    kind = probe.module("nodes.host.backend").ComfyBackend
+    good, calls = kind.predict, []
+
+    def predict(self, *args):
+        calls.append(1)
+        found = good(self, *args)
+        return dataclasses.replace(found, output=found.output * math.nan) if len(calls) == 1 else found
+
+    kind.predict = predict
+    try:
+        node = probe.module("nodes.train").TrainIDEA()
+        said = node.train(probe.a, probe.b, probe.c, torch.rand(1, 64, 64, 3), probe.d, "<anna>", "fast", 3, 1, 0.0, 64, 77)
+    finally:
+        kind.predict = good
+    return {"text": said["ui"]["text"][0]}

@@ -35,6 +35,19 @@ def trimmed(probe):
     return {"left": sorted(left & set("abcd")), "others": sorted(others - left)}
 
 
+def damage_trainings(probe):
+    """Cut every kept training short; → how many."""
+    files = list(probe.module("nodes.host.paths").training_cache().glob("*.safetensors"))
+    for path in files:
+        path.write_bytes(path.read_bytes()[:100])
+    return len(files)
+
+
+def face(probe):
+    """a: Identity → its face embedding, if it has one."""
+    return None if probe.a.face is None else probe.a.face.tolist()
+
+
 def save_over_the_limit(probe):
     """a: Identity; save it with a full disk → the error's sentence, and what is left in the folder."""
     import os
@@ -67,3 +80,18 @@ def tokens_only(probe):
     g = torch.Generator().manual_seed(probe.arguments["seed"])
     tokens = {key: torch.randn(2, width, generator=g) for key, width in family.encoders.items()}
     return {"outputs": (types.Identity(family, tokens, types.IdentityMetadata("<anna>", "imported", family.name)),)}
+
+
+def rebuilt(probe):
+    """a: Identity; arguments: change → the same, as if trained on a model with other cross-attention blocks."""
+    from dataclasses import replace
+
+    made, change = probe.a, probe.arguments["change"]
+    last = len(made.key_offsets) - 1
+    changes = {
+        "one block more": lambda: {"key_offsets": {**made.key_offsets, last + 1: made.key_offsets[0]}, "value_offsets": {**made.value_offsets, last + 1: made.value_offsets[0]}},
+        "one block less": lambda: {name: {i: t for i, t in getattr(made, name).items() if i < last} for name in ("key_offsets", "value_offsets")},
+        "only keys": lambda: {"value_offsets": {}},
+        "another width": lambda: {"key_weights": {0: made.key_weights[0][1:]}},
+    }
+    return {"outputs": (replace(made, **changes[change]()),)}

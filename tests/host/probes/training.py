@@ -155,3 +155,45 @@ def encodes_like_the_host(probe):
             differences.append(float((mine.pooled - pooled).abs().max()))
     assert isinstance(mine, base.TextCondition)
     return max(differences)
+
+
+def hashes_when_loaded(probe):
+    """a, b, c: MODEL, CLIP, VAE; d: another MODEL → hashes before and while they are loaded, and that of the other."""
+    import comfy.model_management as management
+
+    backend = probe.module("nodes.host.backend").ComfyBackend
+
+    def hashes():
+        made = backend(probe.a, probe.b, probe.c)
+        return {"model": made.model_hash(), "text": made.text_hash}
+
+    management.unload_all_models()
+    before = hashes()
+    management.load_models_gpu([probe.a, probe.b.patcher])
+    try:
+        return {"before": before, "loaded": hashes(), "unpatched": backend(probe.d, probe.b, probe.c).model_hash()}
+    finally:
+        management.unload_all_models()
+
+
+def trial_device(probe):
+    """The device on which :func:`mutates_saved_tensors` tries a block whose weights are elsewhere."""
+    frozen = probe.module("nodes.host.frozen")
+    seen = []
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm2 = torch.nn.LayerNorm(4)
+            self.attn2 = torch.nn.Module()
+            self.attn2.to_k = torch.nn.Linear(4, 4, device="meta")
+
+        def forward(self, x, context, transformer_options):
+            seen.extend((x.device.type, context.device.type))
+            return x * 2
+
+    options = {"patches_replace": {"attn2": {("input", 1, 0): None}}}
+    with torch.inference_mode(False), torch.enable_grad():
+        frozen.mutates_saved_tensors(Block(), 4, options, torch.device("cpu"))
+    (device,) = set(seen)
+    return device
