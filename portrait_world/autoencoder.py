@@ -1,75 +1,65 @@
-"""The autoencoder: 128×128 pixels ↔ a 4×16×16 latent.
+"""The autoencoder: 128×128 pixels ↔ a 4×16×16 latent, small and fast on a CPU.
 
-It has TAESD's published shape on purpose: every ComfyUI loads such a state dict as a VAE by its keys, and diffusers
-knows it as AutoencoderTiny. Only the weights are ours. Latents come out with about unit variance per channel, the
-space in which the denoiser was trained; ``vae_scale`` maps them to what hosts expect of Stable Diffusion (0.18215).
+Not AutoencoderKL's shape: that one spends most of its time on convolutions at full resolution, and ten times the training
+would not fit in the three hours this world may take. Strided and pixel-shuffled ends keep full resolution out of the
+network. Hosts take it as any VAE whose ``encode`` and ``decode`` are called; diffusers through pipeline.PortraitVAE.
 """
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-CHANNELS = 64
+WIDTHS = (40, 80, 144)  # at 1/2, 1/4 and 1/8 of the resolution
 LATENT_CHANNELS = 4
 FACTOR = 8
-SD_SCALE = 0.18215  # what SD1.x hosts multiply latents by before the denoiser
+SD_SCALE = 0.18215  # SD1.x hosts multiply latents by this before the denoiser sees them
 
 
 class Block(nn.Module):
-    """Three convolutions and a skip; key names are TAESD's."""
+    """Two convolutions and a skip."""
 
     def __init__(self, width: int):
         super().__init__()
-        layers = [_conv(width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width)]
-        self.conv = nn.Sequential(*layers)
-        self.fuse = nn.ReLU()
+        self.layers = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fuse(self.conv(x) + x)
-
-
-class Clamp(nn.Module):
-    """Soft limit of ±3, so that no latent drives the decoder out of its range."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x / 3) * 3
+        return nn.functional.relu(x + self.layers(x))
 
 
 class Autoencoder(nn.Module):
-    """TAESD's layout: pixels in 0..1 inside, unit-variance latents."""
+    """Pixels in -1..1 ↔ latents in Stable Diffusion's space (standard deviation about 1 / 0.18215)."""
 
     def __init__(self):
         super().__init__()
-        w = CHANNELS
-        down = lambda: [_conv(w, w, stride=2, bias=False), Block(w), Block(w), Block(w)]
-        up = lambda: [Block(w), Block(w), Block(w), nn.Upsample(scale_factor=2), _conv(w, w, bias=False)]
-        self.taesd_encoder = nn.Sequential(_conv(3, w), Block(w), *down(), *down(), *down(), _conv(w, LATENT_CHANNELS))
-        self.taesd_decoder = nn.Sequential(
-            Clamp(), _conv(LATENT_CHANNELS, w), nn.ReLU(), *up(), *up(), *up(), Block(w), _conv(w, 3)
+        a, b, c = WIDTHS
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, a, 4, 2, 1), nn.ReLU(), Block(a), _conv(a, b, stride=2), nn.ReLU(), Block(b),
+            _conv(b, c, stride=2), nn.ReLU(), Block(c), _conv(c, LATENT_CHANNELS),
         )
+        self.decoder = nn.Sequential(
+            _conv(LATENT_CHANNELS, c), nn.ReLU(), Block(c), Block(c), nn.Upsample(scale_factor=2), _conv(c, b), nn.ReLU(),
+            Block(b), Block(b), nn.Upsample(scale_factor=2), _conv(b, a), nn.ReLU(), Block(a), _conv(a, 12), nn.PixelShuffle(2),
+        )
+        # Measured after training over the training pictures: hosts and the noise schedule expect unit variance.
+        self.register_buffer("latent_mean", torch.zeros(LATENT_CHANNELS))
+        self.register_buffer("latent_std", torch.ones(LATENT_CHANNELS))
+
+    def compress(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in -1..1 → (B, 4, H/8, W/8) raw latents within ±3."""
+        return 3 * torch.tanh(self.encoder(pixels) / 3)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in -1..1 → (B, 4, H/8, W/8), about unit variance."""
-        return self.taesd_encoder(pixels * 0.5 + 0.5)
+        """(B, 3, H, W) in -1..1 → (B, 4, H/8, W/8) latents in SD's space: × 0.18215 has unit variance per channel."""
+        mean, std = self.latent_mean.view(1, -1, 1, 1), self.latent_std.view(1, -1, 1, 1)
+        return (self.compress(pixels) - mean) / (std * SD_SCALE)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """(B, 4, h, w), about unit variance → (B, 3, 8h, 8w) in about -1..1 (not clamped)."""
-        return self.taesd_decoder(latents) * 2 - 1
+    def decode(self, latents: Tensor, **_unused) -> Tensor:
+        """(B, 4, h, w) latents in SD's space → (B, 3, 8h, 8w) in about -1..1, not clamped.
 
-
-def host_state_dict(model: Autoencoder) -> dict[str, Tensor]:
-    """What a ComfyUI recognises as a TAESD VAE: our keys and the two scalars that place its latents in SD's space."""
-    return {**model.state_dict(), "vae_scale": torch.tensor(SD_SCALE), "vae_shift": torch.tensor(0.0)}
-
-
-def diffusers_state_dict(model: Autoencoder) -> dict[str, Tensor]:
-    """The same weights under AutoencoderTiny's names (its decoder counts no clamp layer)."""
-    renamed = {}
-    for key, value in model.state_dict().items():
-        part, number, rest = key.split(".", 2)
-        side = part.removeprefix("taesd_")
-        renamed[f"{side}.layers.{int(number) - (side == 'decoder')}.{rest}"] = value
-    return renamed
+        Hosts may pass options meant for other decoders; they are ignored.
+        """
+        mean, std = self.latent_mean.view(1, -1, 1, 1), self.latent_std.view(1, -1, 1, 1)
+        return self.decoder(latents * (std * SD_SCALE) + mean)
 
 
 def to_tensor(pictures) -> Tensor:
