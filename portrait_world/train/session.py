@@ -23,6 +23,8 @@ class Schedule:
         steps: optimiser steps in all.
         rate: the peak learning rate, after ``warmup`` steps; a cosine takes it to ``floor`` of the peak.
         average: decay of the weights' moving average, 0 for none.
+        cooldown: fraction of the steps over which the rate falls; 1 is a cosine over the whole schedule, less keeps the
+            rate flat first, so that the schedule can be lengthened and the average shipped at any time.
     """
 
     steps: int
@@ -30,13 +32,15 @@ class Schedule:
     warmup: int = 100
     floor: float = 0.02
     average: float = 0.0
+    cooldown: float = 1.0
     weight_decay: float = 1e-3
     seed: int = 0
     save_every: int = 500
 
     def factor(self, step: int) -> float:
         """The learning rate at a step, as a factor of the peak."""
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        through = max(0.0, step / self.steps - (1 - self.cooldown)) / self.cooldown
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
         return min(1.0, (step + 1) / self.warmup) * (cosine * (1 - self.floor) + self.floor)
 
 
@@ -88,6 +92,12 @@ class Session:
                 if self.step % self.schedule.save_every == 0:
                     self.save()
         self.save()
+
+    def adopt(self, name: str, trained: nn.Module) -> None:
+        """Start one module (and its average) from weights trained elsewhere."""
+        self.modules[name].load_state_dict(trained.state_dict())
+        if self._average is not None:
+            self._average = [p.detach().clone() for p in self._parameters]
 
     def averaged(self) -> None:
         """Replace the weights by their moving average: what is evaluated and shipped."""
