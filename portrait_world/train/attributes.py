@@ -11,7 +11,7 @@ from ..recognizer import AttributeJudge
 from .recognizer import augment
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=1800, rate=2e-3, warmup=60, weight_decay=5e-4, seed=3)
+SCHEDULE = Schedule(steps=900, rate=2e-3, warmup=60, weight_decay=5e-4, seed=3)
 BATCH = 64
 
 

@@ -12,7 +12,7 @@ from ..people import person
 from ..portrait import face_box, landmarks
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=1200, rate=2e-3, warmup=60, weight_decay=5e-4, seed=8)
+SCHEDULE = Schedule(steps=700, rate=2e-3, warmup=60, weight_decay=5e-4, seed=8)
 BATCH = 16
 INPUTS = (128, 320, 640)  # the sizes people set; insightface's own defaults are 128 and 640
 

@@ -13,8 +13,8 @@ from ..portrait import SIZE, landmarks
 from ..recognizer import WIDTH, Judge, Recognizer, margin_loss
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=2200, rate=2e-3, warmup=60, weight_decay=5e-4, seed=1)
-JUDGE_SCHEDULE = Schedule(steps=2200, rate=2e-3, warmup=60, weight_decay=5e-4, seed=77)
+SCHEDULE = Schedule(steps=1300, rate=2e-3, warmup=60, weight_decay=5e-4, seed=1)
+JUDGE_SCHEDULE = Schedule(steps=1300, rate=2e-3, warmup=60, weight_decay=5e-4, seed=77)
 BATCH = 96
 HALF = SPLITS["unnamed"] // 2  # the recognizer learns from the first half of the unnamed people, the judge from the second
 LANDMARK_ERROR = 1.2  # pixels: a detector's landmarks are not the renderer's

@@ -16,7 +16,7 @@ from ..text_encoder import WIDTH, TextEncoder
 from .captioned import Captioned
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=1500, rate=1e-3, warmup=50, weight_decay=1e-3, seed=4)
+SCHEDULE = Schedule(steps=700, rate=1e-3, warmup=50, weight_decay=1e-3, seed=4)
 BATCH, LENGTH = 192, 40  # causal attention: positions after the end change nothing before it, so they need no encoding
 _BEARD_WORDS = tuple(dict.fromkeys(BEARDS))
 _CLASSES = [len(HAIR_STYLES), len(HAIR_COLOURS), len(EYE_COLOURS), len(_BEARD_WORDS), 2] + [len(w) for w in ATTRIBUTES.values()]
