@@ -1,0 +1,83 @@
+"""The ID-adapter on the text condition, and the identity's own keys and values (METHODS §1.4)."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .enhancer import HEADS
+from .types import AdapterWeights
+
+BETA = 0.4  # METHODS §1.4; 0.3 is the class default of the released code, 0.4 what its script passes
+
+
+class IDAdapter(nn.Module):
+    """``y' = y + β·tanh(γ)·SelfAttention([y ; f])[:, :L]`` with ``f = Linear(2d→d)(F)``; γ starts at 0, an exact no-op."""
+
+    def __init__(self, width: int, beta: float = BETA):
+        super().__init__()
+        self.beta = beta
+        self.project = nn.Linear(2 * width, width)
+        self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, context: Tensor, enhanced: Tensor) -> Tensor:
+        """The whole residual.
+
+        Args:
+            context: (B, L, d) text condition y.
+            enhanced: (n, 2d) from the ID-Enhancer.
+
+        Returns:
+            (B, L, d): what is to be added to y.
+        """
+        return self.beta * torch.tanh(self.gamma) * attend_with(self.attention, context, self.project(enhanced))
+
+    def bake(self, enhanced: Tensor, scope: str) -> AdapterWeights:
+        """The adapter for one person: their features projected once and for all, gate and attention as they are now."""
+        attention = {name: tensor.detach().clone() for name, tensor in self.attention.state_dict().items()}
+        gate = float(self.beta * torch.tanh(self.gamma.detach()))
+        return AdapterWeights(self.project(enhanced).detach(), attention, gate, scope)
+
+
+def attend_with(attention: nn.MultiheadAttention, context: Tensor, features: Tensor) -> Tensor:
+    """``SelfAttention([y ; f])[:, :L]`` for y (B, L, d) and f (n, d)."""
+    joined = torch.cat([context, features.to(context).expand(context.shape[0], -1, -1)], dim=1)
+    mixed, _ = attention(joined, joined, joined, need_weights=False)
+    return mixed[:, : context.shape[1]]
+
+
+def adapter_residual(weights: AdapterWeights, context: Tensor, strength: float = 1.0) -> Tensor:
+    """What a trained adapter adds to a text condition (B, L, d), computed in float32 and scaled by ``strength``."""
+    attention = _attention(weights).to(context.device)
+    with torch.no_grad():
+        return strength * weights.gate * attend_with(attention, context.float(), weights.features.float())
+
+
+def _attention(weights: AdapterWeights) -> nn.MultiheadAttention:
+    width = weights.features.shape[-1]
+    with torch.inference_mode(False):
+        attention = nn.MultiheadAttention(width, HEADS, batch_first=True, device="meta")
+        state = {name: tensor.float() for name, tensor in weights.attention.items()}
+        attention.load_state_dict(state, assign=True)
+        return attention.train(False).requires_grad_(False)
+
+
+class IDKeyValue(nn.Module):
+    """Keys and values of the identity's own positions, one offset per cross-attention block, conditioned on the enhanced identity.
+
+    ``δ_b = U_b · down(norm(F))``: ``down`` (2d→r) is shared, ``U_b`` (r→d) belongs to block b and starts at zero, an exact no-op. The
+    offset is added to the text condition where the identity's tokens stand, and only as that block's ``to_k`` (or ``to_v``) reads it, so
+    other words keep their keys and values.
+    """
+
+    def __init__(self, width: int, blocks: int, rank: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(2 * width, elementwise_affine=False)
+        self.down = nn.Linear(2 * width, rank, bias=False)
+        self.up_key = nn.Parameter(torch.zeros(blocks, width, rank))
+        self.up_value = nn.Parameter(torch.zeros(blocks, width, rank))
+
+    def forward(self, enhanced: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, 2d) → key and value offsets, each (M, n, d) for M blocks."""
+        low = self.down(self.norm(enhanced))
+        return torch.einsum("mdr,nr->mnd", self.up_key, low), torch.einsum("mdr,nr->mnd", self.up_value, low)

@@ -1,0 +1,1 @@
+"""Diffusion models behind one small interface, see base.py."""

@@ -1,0 +1,135 @@
+"""The few calls the training loop needs from a diffusion model; one implementation per host.
+
+A backend owns the models, their devices and their quirks. The engine owns everything that is learned.
+"""
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Mapping, Protocol, Sequence
+
+from torch import Tensor
+import torch
+
+from ..types import ModelFamily
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One tokenized prompt with a place kept for the identity.
+
+    Attributes:
+        ids: encoder key → (L,) int64 token ids, begin and end marks and padding included; any id stands at the kept places.
+        positions: the n places (indices into L) of the pseudo-tokens, the same for every encoder.
+        end: index of the first end-of-text mark, where pooled features are read.
+    """
+
+    ids: Mapping[str, Tensor]
+    positions: tuple[int, ...]
+    end: int
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """What cross-attention reads.
+
+    Attributes:
+        context: (B, L, d).
+        pooled: (B, w of the pooled encoder) for families that use it (SDXL), else None.
+    """
+
+    context: Tensor
+    pooled: Tensor | None = None
+
+    def rows(self, index: Sequence[int]) -> "TextCondition":
+        """The prompts at ``index``, repeated as asked."""
+        picked = torch.as_tensor(list(index), device=self.context.device)
+        pooled = None if self.pooled is None else self.pooled.index_select(0, picked)
+        return TextCondition(self.context.index_select(0, picked), pooled)
+
+
+@dataclass(frozen=True)
+class CrossAttentionEdit:
+    """What an identity changes inside the UNet's cross-attention; an empty edit changes nothing.
+
+    Blocks are numbered in the order in which the UNet runs them.
+
+    Attributes:
+        positions: (B, n) int64: where the identity's tokens stand in each prompt of the batch.
+        key_offsets, value_offsets: (M, n, d) for M blocks: added to the context at ``positions`` before ``to_k`` / ``to_v``.
+        key_weights, value_weights: block number → (c, d): added to the projections' weights, at every position.
+    """
+
+    positions: Tensor | None = None
+    key_offsets: Tensor | None = None
+    value_offsets: Tensor | None = None
+    key_weights: Mapping[int, Tensor] | None = None
+    value_weights: Mapping[int, Tensor] | None = None
+
+    def contexts(self, block: int, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The context (B, L, d) as the keys and as the values of one block read it."""
+        if self.key_offsets is None:
+            return context, context
+        return (add_at(context, self.positions, self.key_offsets[block]), add_at(context, self.positions, self.value_offsets[block]))
+
+
+def add_at(context: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
+    """A copy of ``context`` (B, L, d) with ``rows`` (n, d) added at ``positions`` (B, n)."""
+    index = positions.to(context.device)[:, :, None].expand(-1, -1, context.shape[-1])
+    return context.scatter_add(1, index, rows.to(context).expand(context.shape[0], -1, -1))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The network's answer for one noisy batch, in the model's own parametrization (ε or v).
+
+    Attributes:
+        output: (B, C, h, w) float32, differentiable.
+        target: (B, C, h, w) float32, what it should have been.
+        denoised: (B, C, h, w) float32: the clean latent the answer implies, in the scale of ``encode_images``; for previews.
+    """
+
+    output: Tensor
+    target: Tensor
+    denoised: Tensor
+
+
+class DiffusionBackend(Protocol):
+    """One diffusion model as the engine sees it. Tensors given and returned live on ``device``."""
+
+    family: ModelFamily
+    device: torch.device
+    block_widths: tuple[int, ...]  # c of every cross-attention block, in the order in which they run
+    text_hash: str  # content hash of the text encoder: anchors and tokens are valid for this one
+    timesteps: int  # length of the noise schedule, 1000 for every family here
+
+    def word_ids(self, text: str) -> list[int]:
+        """Byte-pair token ids of plain text, without begin or end marks. The encoders of one family share the vocabulary."""
+
+    def tokenize(self, before: str, after: str, count: int) -> Prompt:
+        """The prompt ``before`` + ``count`` kept places + ``after``, in one chunk of 77."""
+
+    def token_rows(self, encoder: str, ids: Tensor) -> Tensor:
+        """(k,) ids → (k, w) float32 input embeddings."""
+
+    def encode_text(self, inputs: Mapping[str, Tensor], ends: Sequence[int]) -> TextCondition:
+        """Input embeddings, encoder key → (B, L, w), through the whole text encoder; differentiable inside :meth:`training`."""
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) in 0..1 → (B, C, h, w) latents in the denoiser's scale. No gradient."""
+
+    def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
+        """Noise the latents to ``timesteps`` (B,), ask the network once. Differentiable inside :meth:`training`."""
+
+    def training(self, checkpointing: bool = False) -> AbstractContextManager[None]:
+        """While open, gradients flow through the frozen models; afterwards they are bit for bit what they were.
+
+        Args:
+            checkpointing: recompute activations in the backward pass: slower, far less memory.
+        """
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether ``error`` means that the device has no memory left."""
+
+    def release_memory(self) -> None:
+        """Give back what can be given back after an out-of-memory error."""

@@ -1,0 +1,90 @@
+"""An interrupted training on disk, so that the next queue goes on where this one stopped."""
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a training stands: everything besides the weights that the next step depends on."""
+
+    step: int
+    losses: list[float]
+    skipped: int
+    loss_scale: float
+
+
+class Checkpoint:
+    """One training, in one file named by the hash of everything that determines its result."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        """Write weights, optimizer state and progress; a failure is logged, never raised, for it happens while another error is under way."""
+        from safetensors.torch import save_file
+
+        tensors = {f"module.{name}": p.detach().cpu().contiguous() for name, p in module.named_parameters() if p.requires_grad}
+        for index, parameter in enumerate(_optimized(optimizer)):
+            for name, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().clone().contiguous()
+        temporary = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
+            os.close(handle)
+            save_file(tensors, temporary, metadata={"progress": json.dumps(vars(progress))})
+            os.replace(temporary, self.path)
+        except Exception as error:  # safetensors raises its own kind for a full disk
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            _log.warning("The interrupted training could not be kept for resuming: %s", error)
+
+    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+        """Restore what :meth:`save` wrote; None when there is nothing, or nothing usable, to resume."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(str(self.path), framework="pt", device="cpu") as file:
+                progress = Progress(**json.loads(file.metadata()["progress"]))
+                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+            weights = {name: p for name, p in module.named_parameters() if p.requires_grad}
+            for name, parameter in weights.items():
+                if tensors[f"module.{name}"].shape != parameter.shape:
+                    raise ValueError(f"{name} has another shape")
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            _log.warning("An interrupted training could not be resumed and starts anew: %s", error)
+            return None
+        with torch.no_grad():
+            for name, parameter in weights.items():
+                parameter.copy_(tensors[f"module.{name}"])
+        for index, parameter in enumerate(_optimized(optimizer)):
+            prefix = f"optimizer.{index}."
+            state = {name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}
+            if state:
+                # AdamW keeps its step counter where the parameter is only when fused or capturable; its loader knows.
+                optimizer.state[parameter] = {
+                    name: value if name == "step" and not optimizer.defaults.get("fused") else value.to(parameter.device)
+                    for name, value in state.items()
+                }
+        return progress
+
+    def clear(self) -> None:
+        """Forget the interrupted training, because it has finished."""
+        self.path.unlink(missing_ok=True)
+
+
+def _optimized(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,0 +1,232 @@
+"""``anna.safetensors``: one person in one file, whose token part also works in stock ``embedding:anna``."""
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Mapping
+
+import torch
+from torch import Tensor
+
+from .errors import IdentityFileError, TriggerError
+from .identity import named_tensors, rounded
+from .tokens import check_trigger
+from .types import AdapterWeights, Identity, IdentityMetadata, ModelFamily
+
+FORMAT_VERSION = 1
+MAX_BYTES = 4 << 30  # the recipe 'paper' on SDXL changes 340 M weights (680 MB); everything else is far smaller
+MAX_HEADER_BYTES = 16 << 20
+MAX_TOKENS = 75  # one chunk of a text encoder without its begin and end marks
+_FAMILIES = {frozenset({"clip_l"}): "sd1", frozenset({"clip_h"}): "sd2", frozenset({"clip_l", "clip_g"}): "sdxl"}
+_ENCODERS = ("clip_l", "clip_g", "clip_h")
+
+
+def save_identity(identity: Identity, path: Path | str, *, store_face: bool = False) -> Path:
+    """Write ``identity`` so that an existing file is either wholly replaced or untouched.
+
+    Args:
+        path: where to; ``.safetensors`` is added when missing.
+        store_face: also store the face embedding, which is biometric.
+
+    Raises:
+        IdentityFileError: the file cannot be written (disk full, no permission); nothing is left behind.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        path = path.with_name(path.name + ".safetensors")
+    identity = rounded(identity if store_face else replace(identity, face=None))
+    payload = save(named_tensors(identity), metadata=_metadata(identity))
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise IdentityFileError(
+            f"The identity could not be written to {path.name}: {error.strerror or error} ({len(payload) / 1e6:.1f} MB are needed). "
+            "Free some space or choose another folder, then queue Save Identity again; the trained identity is not lost."
+        ) from error
+    return path
+
+
+def load_identity(path: Path | str) -> Identity:
+    """Read an identity written by :func:`save_identity`.
+
+    Raises:
+        IdentityFileError: the file is missing, truncated, oversized, or not an identity.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    _check_size(path)
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise IdentityFileError(
+            f"{path.name} is not a complete safetensors file ({error}). It may be a broken download or copy: copy it again, or save the identity again."
+        ) from error
+    return _from_tensors(tensors, metadata, path.name)
+
+
+def inspect_identity(path: Path | str) -> dict[str, object]:
+    """What a file says of itself and holds, for people to read: metadata, tensor shapes, size in bytes."""
+    identity = load_identity(path)
+    shapes = {name: list(tensor.shape) for name, tensor in named_tensors(identity).items()}
+    return {
+        "trigger": identity.trigger,
+        "family": identity.family.describe(),
+        "method": identity.metadata.method,
+        "pseudo_tokens": identity.token_count,
+        "recognizer": identity.metadata.recognizer,
+        "licence": identity.metadata.licence,
+        "consent": identity.metadata.consent,
+        "config": dict(identity.metadata.config),
+        "tensors": shapes,
+        "bytes": Path(path).stat().st_size,
+    }
+
+
+def family_of(encoders: Mapping[str, int]) -> ModelFamily | None:
+    """The family whose text encoders are exactly these, or None."""
+    name = _FAMILIES.get(frozenset(encoders))
+    return name and ModelFamily(name, {key: encoders[key] for key in _ENCODERS if key in encoders})
+
+
+def _check_size(path: Path) -> None:
+    if not path.is_file():
+        raise IdentityFileError(f"There is no file {path.name}; the Load Identity node lists the files of models/idea.")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise IdentityFileError(f"{path.name} has {size / 1e9:.1f} GB, but an identity has at most {MAX_BYTES / 1e9:.0f} GB; this is another kind of file.")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > MAX_HEADER_BYTES or header + 8 > size:
+        raise IdentityFileError(f"{path.name} is truncated or not a safetensors file: its header claims {header} of {size} bytes.")
+
+
+def _metadata(identity: Identity) -> dict[str, str]:
+    meta = identity.metadata
+    adapter = identity.adapter
+    config = {**meta.config, "adapter": None if adapter is None else {"gate": adapter.gate, "scope": adapter.scope}}
+    fields = {
+        "idea.format_version": str(FORMAT_VERSION),
+        "idea.method": meta.method,
+        "idea.config": json.dumps(config, sort_keys=True),
+        "idea.base_family": identity.family.name,
+        "idea.base_hash": meta.base_hash,
+        "idea.recognizer": meta.recognizer,
+        "idea.licence": meta.licence,
+        "idea.trigger": meta.trigger,
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2", "sdxl": "stable-diffusion-xl-v1-base"}[identity.family.name]
+        + "/textual-inversion",
+        "modelspec.implementation": "idea",
+        "modelspec.title": meta.trigger.strip("<>"),
+        "modelspec.trigger_phrase": meta.trigger,
+    }
+    if meta.consent:
+        fields["idea.consent"] = meta.consent
+    if meta.thumbnail:
+        fields["modelspec.thumbnail"] = meta.thumbnail
+    return fields
+
+
+def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str) -> Identity:
+    reader = _Reader(dict(tensors), name)
+    tokens = {key: reader.take(key, (None, None)) for key in _ENCODERS if key in tensors}
+    family = family_of({key: rows.shape[1] for key, rows in tokens.items()})
+    if "idea.format_version" not in metadata or family is None:
+        raise IdentityFileError(
+            f"{name} holds no identity: expected pseudo-tokens under clip_l, clip_h or clip_l + clip_g and the idea.* metadata, found "
+            f"{', '.join(sorted(tensors)[:4]) or 'no tensors'}. A plain embedding or a LoRA belongs into models/embeddings or models/loras."
+        )
+    version = metadata["idea.format_version"]
+    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+        raise IdentityFileError(f"{name} was written in format {version!r}, but this version of the pack reads up to {FORMAT_VERSION}. Update the pack.")
+    count = {rows.shape[0] for rows in tokens.values()}
+    if len(count) != 1 or not 1 <= max(count) <= MAX_TOKENS:
+        raise IdentityFileError(f"{name} holds {sorted(count)} pseudo-tokens, but expected the same number, 1 to {MAX_TOKENS}, for every encoder.")
+    n, d = count.pop(), family.context_width
+    try:
+        config = json.loads(metadata.get("idea.config", "{}"))
+        described = config.pop("adapter", None)
+        trigger = check_trigger(metadata.get("idea.trigger", ""))
+        adapter = None
+        if described is not None:
+            attention = {
+                "in_proj_weight": (3 * d, d), "in_proj_bias": (3 * d,), "out_proj.weight": (d, d), "out_proj.bias": (d,),
+            }
+            adapter = AdapterWeights(
+                features=reader.take("adapter.features", (n, d)),
+                attention={key: reader.take(f"adapter.attention.{key}", shape) for key, shape in attention.items()},
+                gate=float(described["gate"]),
+                scope=str(described["scope"]),
+            )
+            if adapter.scope not in ("prompt", "tokens"):
+                raise ValueError(f"unknown adapter scope {adapter.scope!r}")
+    except (ValueError, TypeError, KeyError, AttributeError, TriggerError) as error:
+        raise IdentityFileError(f"The description inside {name} is damaged ({error}). Save the identity again.") from error
+    blocks = {kind: reader.blocks(kind, shape) for kind, shape in (("key", (n, d)), ("value", (n, d)), ("key_weight", (None, d)), ("value_weight", (None, d)))}
+    return Identity(
+        family=family,
+        tokens=tokens,
+        anchor={key: reader.take(f"anchor.{key}", tuple(rows.shape)) for key, rows in tokens.items() if f"anchor.{key}" in tensors},
+        adapter=adapter,
+        key_offsets=blocks["key"],
+        value_offsets=blocks["value"],
+        key_weights=blocks["key_weight"],
+        value_weights=blocks["value_weight"],
+        face=reader.take("face.embedding", (512,)) if "face.embedding" in tensors else None,
+        metadata=IdentityMetadata(
+            trigger=trigger,
+            method=metadata.get("idea.method", ""),
+            family=family.name,
+            base_hash=metadata.get("idea.base_hash", ""),
+            recognizer=metadata.get("idea.recognizer", ""),
+            licence=metadata.get("idea.licence", ""),
+            config=config,
+            consent=metadata.get("idea.consent", ""),
+            thumbnail=metadata.get("modelspec.thumbnail", ""),
+        ),
+    )
+
+
+class _Reader:
+    """Takes tensors of expected shape out of an untrusted file."""
+
+    def __init__(self, tensors: dict[str, Tensor], name: str):
+        self.tensors, self.name = tensors, name
+
+    def take(self, key: str, shape: tuple[int | None, ...]) -> Tensor:
+        tensor = self.tensors.get(key)
+        wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+        if tensor is None:
+            raise IdentityFileError(f"{self.name} lacks the tensor {key} {wanted}; it is incomplete. Save the identity again.")
+        fits = tensor.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, tensor.shape))
+        if not fits or not tensor.is_floating_point():
+            raise IdentityFileError(f"{self.name}: the tensor {key} is {tensor.dtype} {tuple(tensor.shape)}, expected floating point {wanted}.")
+        if not torch.isfinite(tensor).all():
+            raise IdentityFileError(f"{self.name}: the tensor {key} holds values that are not finite; the identity would make black pictures.")
+        return tensor
+
+    def blocks(self, kind: str, shape: tuple[int | None, ...]) -> dict[int, Tensor]:
+        found = {}
+        for key in self.tensors:
+            parts = key.split(".")
+            if len(parts) == 3 and parts[0] == "kv" and parts[1].isdecimal() and parts[2] == kind:
+                found[int(parts[1])] = self.take(key, shape)
+        return dict(sorted(found.items()))

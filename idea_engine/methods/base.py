@@ -1,0 +1,101 @@
+"""A method is data plus a small class; the training loop does not know its name."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
+from ..types import EnhancedIdentity, Identity
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, how, and for how long.
+
+    Attributes:
+        name: as the artist chooses it.
+        trains: the parts that learn, out of ``tokens``, ``enhancer``, ``adapter`` (its matrices), ``gate`` (its γ),
+            ``key_value`` (own positions) and ``global_key_value``.
+        steps, batch: defaults where the user leaves 0.
+        lr: learning rate of the tokens per picture of the batch; the step uses lr × batch (METHODS §1.6).
+        part_lr: factor on that rate, per part.
+        weight_decay, betas, epsilon: of AdamW.
+        warmup: steps over which the rate rises linearly from 0; 0 for a constant rate.
+        decay: whether the rate falls to 0 along a cosine after the warm-up.
+        anchor_weight: λ of the anchor distance.
+        beta: β of the adapter.
+        adapter_scope: ``prompt`` or ``tokens``, see :class:`~idea_engine.types.AdapterWeights`.
+        key_value_rank: r of the identity's own keys and values.
+        prompts_per_step: how many different prompts a batch mixes; 0 means one for each picture.
+    """
+
+    name: str
+    trains: frozenset[str]
+    steps: int
+    batch: int
+    lr: float
+    part_lr: dict[str, float]
+    weight_decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-7
+    warmup: int = 0
+    decay: bool = False
+    anchor_weight: float = 8e-4
+    beta: float = 0.4
+    adapter_scope: str = "prompt"
+    key_value_rank: int = 8
+    prompts_per_step: int = 0
+
+
+class IdentityModule(nn.Module):
+    """Base of what a method trains. Parameters live in submodules named after their part (see :attr:`Recipe.trains`)."""
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Part name → its parameters, trained or not."""
+        raise NotImplementedError
+
+    def condition(self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int]) -> TextCondition:
+        """The text condition of ``prompts``, each encoded once, then picked by ``rows`` to one per picture."""
+        raise NotImplementedError
+
+    def edit(self, positions: Tensor) -> CrossAttentionEdit:
+        """The cross-attention edit for a batch whose identity tokens stand at ``positions`` (B, n)."""
+        raise NotImplementedError
+
+    def regularizer(self) -> Tensor:
+        """Scalar added to the noise loss, already weighted."""
+        raise NotImplementedError
+
+    def identity(self, trigger: str, config: dict[str, object], text_hash: str) -> Identity:
+        """The learned person as of now, on the CPU, rounded to the precision of the file."""
+        raise NotImplementedError
+
+
+class IdentityMethod(Protocol):
+    """Makes the module that is trained."""
+
+    def build(self, enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> IdentityModule:
+        """The module at its start: an exact no-op beside the pseudo-tokens.
+
+        Args:
+            blocks: c of every cross-attention block, in run order.
+        """
+
+
+def set_trainable(module: IdentityModule, recipe: Recipe) -> None:
+    """Let exactly the recipe's parts require gradients."""
+    for part, parameters in module.parts().items():
+        for parameter in parameters:
+            parameter.requires_grad_(part in recipe.trains)
+
+
+def parameter_groups(module: IdentityModule, recipe: Recipe, rate: float) -> list[dict[str, object]]:
+    """AdamW groups of the trained parts, each with its own learning rate."""
+    return [
+        {"params": parameters, "lr": rate * recipe.part_lr.get(part, 1.0)}
+        for part, parameters in module.parts().items()
+        if part in recipe.trains and parameters
+    ]

@@ -1,0 +1,121 @@
+"""ID-EA (arXiv 2507.11990): the released script, the paper, and our own fast recipe."""
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..adapter import IDAdapter, IDKeyValue
+from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
+from ..enhancer import IDEnhancer, seeded
+from ..losses import AnchorDistance
+from ..tokens import prompt_inputs
+from ..identity import rounded
+from ..types import EnhancedIdentity, Identity, IdentityMetadata
+from .base import IdentityModule, Recipe
+
+# The released script optimises the tokens and the adapter only; expander, enhancer, to_k and to_v never change (METHODS §1).
+RELEASED = Recipe(
+    name="released", trains=frozenset({"tokens", "adapter", "gate"}), steps=320, batch=8, lr=0.0015, part_lr={},
+)
+# The paper trains all of it. The module weights take a smaller rate than the tokens, whose rows have norms around 30.
+PAPER = Recipe(
+    name="paper", trains=frozenset({"tokens", "enhancer", "adapter", "gate", "global_key_value"}), steps=320, batch=8, lr=0.0015,
+    part_lr={"enhancer": 0.02, "adapter": 0.02, "global_key_value": 0.002},
+)
+# Ours: the adapter and the keys and values touch the identity's own positions only, so other words keep their meaning.
+FAST = Recipe(
+    name="fast", trains=frozenset({"tokens", "adapter", "gate", "key_value"}), steps=40, batch=4, lr=0.003,
+    part_lr={"adapter": 0.05, "key_value": 0.25}, warmup=3, decay=True, adapter_scope="tokens", prompts_per_step=1,
+)
+RECIPES = {recipe.name: recipe for recipe in (FAST, PAPER, RELEASED)}
+
+
+class IDEA(IdentityModule):
+    """Everything ID-EA can learn about one person."""
+
+    def __init__(self, enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]):
+        super().__init__()
+        family = enhanced.family
+        width = family.context_width
+        self.enhanced, self.recipe, self.family = enhanced, recipe, family
+        self.tokens = nn.ParameterDict({key: rows.clone() for key, rows in enhanced.anchor.rows.items()})
+        self.enhancer = seeded(enhanced.seed, IDEnhancer, width)
+        self.adapter = seeded(enhanced.seed + 1, IDAdapter, width, recipe.beta)
+        own = len(blocks) if "key_value" in recipe.trains else 0
+        self.key_value = seeded(enhanced.seed + 2, IDKeyValue, width, own, recipe.key_value_rank)
+        everywhere = blocks if "global_key_value" in recipe.trains else ()
+        self.global_key = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
+        self.global_value = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
+        # Copies: what arrives from a host may be inference tensors, which no backward pass may save.
+        self.register_buffer("face", enhanced.face.float().clone(), persistent=False)
+        self.register_buffer("anchor", family.join(enhanced.anchor.rows).float().clone(), persistent=False)
+        self._distances: dict[str, AnchorDistance] = {}
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        return {
+            "tokens": list(self.tokens.values()),
+            "enhancer": list(self.enhancer.parameters()),
+            "adapter": [*self.adapter.project.parameters(), *self.adapter.attention.parameters()],
+            "gate": [self.adapter.gamma],
+            "key_value": list(self.key_value.parameters()),
+            "global_key_value": [*self.global_key, *self.global_value],
+        }
+
+    def features(self) -> Tensor:
+        """(n, 2d): the enhanced identity F."""
+        return self.enhancer(self.face, self.anchor)
+
+    def condition(self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int]) -> TextCondition:
+        plain = backend.encode_text(prompt_inputs(backend, prompts, dict(self.tokens)), [prompt.end for prompt in prompts])
+        residual = self.adapter(plain.context, self.features())
+        if self.recipe.adapter_scope == "tokens":
+            mask = torch.zeros(plain.context.shape[:2], device=plain.context.device)
+            mask.scatter_(1, torch.tensor([p.positions for p in prompts], device=mask.device), 1.0)
+            residual = residual * mask[:, :, None]
+        return TextCondition(plain.context + residual, plain.pooled).rows(rows)
+
+    def edit(self, positions: Tensor) -> CrossAttentionEdit:
+        if "key_value" in self.recipe.trains:
+            keys, values = self.key_value(self.features())
+            return CrossAttentionEdit(positions, keys, values)
+        if "global_key_value" in self.recipe.trains:
+            return CrossAttentionEdit(key_weights=dict(enumerate(self.global_key)), value_weights=dict(enumerate(self.global_value)))
+        return CrossAttentionEdit()
+
+    def regularizer(self) -> Tensor:
+        for key, rows in self.enhanced.anchor.rows.items():
+            if key not in self._distances:
+                self._distances[key] = AnchorDistance(rows.clone().to(self.face.device))
+        distances = [self._distances[key](tokens) for key, tokens in self.tokens.items()]
+        return self.recipe.anchor_weight * torch.stack(distances).mean()
+
+    @torch.no_grad()
+    def identity(self, trigger: str, config: dict[str, object], text_hash: str) -> Identity:
+        features = self.features()
+        offsets: dict[str, dict[int, Tensor]] = {"key_offsets": {}, "value_offsets": {}}
+        if "key_value" in self.recipe.trains:
+            keys, values = self.key_value(features)
+            offsets = {"key_offsets": dict(enumerate(keys)), "value_offsets": dict(enumerate(values))}
+        return rounded(
+            Identity(
+                family=self.family,
+                tokens=dict(self.tokens),
+                anchor=self.enhanced.anchor.rows,
+                adapter=self.adapter.bake(features, self.recipe.adapter_scope),
+                **offsets,
+                key_weights=dict(enumerate(self.global_key)),
+                value_weights=dict(enumerate(self.global_value)),
+                metadata=IdentityMetadata(
+                    trigger=trigger, method=self.recipe.name, family=self.family.name, base_hash=text_hash,
+                    recognizer=self.enhanced.recognizer, licence=self.enhanced.licence, config=config,
+                ),
+                face=self.enhanced.face,
+            )
+        )
+
+
+def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> IDEA:
+    """See :class:`~idea_engine.methods.base.IdentityMethod`."""
+    return IDEA(enhanced, recipe, blocks)

@@ -1,0 +1,53 @@
+"""Photographs as training pictures: checked, cropped square, resized."""
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import BadImageError
+
+MIN_SIDE = 16  # below this there is nothing to learn
+LATENT_FACTOR = 8  # pixels per latent cell in every supported family
+
+
+def prepare_photos(photos: Sequence[Tensor], resolution: int) -> Tensor:
+    """(H, W, 1 | 3 | 4) pictures in 0..1, of any sizes → (P, R, R, 3) float32.
+
+    The largest centred square is taken: faces of portraits lie near the middle, and no part of a face is squeezed.
+
+    Raises:
+        BadImageError: no picture, a picture too small or not finite, or a resolution that is no multiple of 8.
+    """
+    if resolution < 64 or resolution % LATENT_FACTOR:
+        raise BadImageError(f"The resolution is {resolution}, expected a multiple of {LATENT_FACTOR} from 64 on. Change resolution in the Train node.")
+    if not photos:
+        raise BadImageError("There is no photograph to train on. Connect one to image of the Train node.")
+    return torch.stack([_square(check_photo(photo, f"Photograph {i}"), resolution) for i, photo in enumerate(photos, 1)])
+
+
+def check_photo(photo: Tensor, name: str) -> Tensor:
+    """(H, W, C) → (H, W, 3) float32 in 0..1: grey is repeated, transparency is dropped.
+
+    Raises:
+        BadImageError: with a sentence that starts with ``name``.
+    """
+    if photo.ndim != 3 or photo.shape[-1] not in (1, 3, 4):
+        raise BadImageError(f"{name} has the shape {tuple(photo.shape)}, expected height × width × 1, 3 or 4 channels.")
+    if min(photo.shape[:2]) < MIN_SIDE:
+        raise BadImageError(f"{name} is {photo.shape[1]}×{photo.shape[0]} pixels, expected at least {MIN_SIDE} a side. Load a larger photograph.")
+    photo = photo.float()
+    if not torch.isfinite(photo).all():
+        raise BadImageError(f"{name} holds pixels that are not finite (NaN or infinite). Look at the node that made it.")
+    photo = photo.expand(-1, -1, 3) if photo.shape[-1] == 1 else photo[..., :3]
+    return photo.clamp(0.0, 1.0)
+
+
+def _square(photo: Tensor, side: int) -> Tensor:
+    height, width = photo.shape[:2]
+    size = min(height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    square = photo[top : top + size, left : left + size].permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(square, size=(side, side), mode="bicubic", antialias=True)
+    return resized[0].permute(1, 2, 0).clamp(0.0, 1.0)

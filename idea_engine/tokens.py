@@ -1,0 +1,79 @@
+"""Pseudo-tokens: a person as words of the text encoder, and the placeholder that stands for them in a prompt."""
+from __future__ import annotations
+
+import re
+from typing import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .backends.base import DiffusionBackend, Prompt
+from .errors import TriggerError
+
+PLACEHOLDER = "{tokens}"  # in prompt templates
+# Characters that already mean something in a host's prompt: weights, escapes, wildcards, embedding names and list separators.
+_RESERVED = set("(){}[]:,\\\"'|")
+_MAX_TRIGGER = 64
+
+
+def check_trigger(trigger: str, known_words: Callable[[str], list[int]] | None = None) -> str:
+    """Return ``trigger`` when it can stand for a person in a prompt.
+
+    Args:
+        known_words: text → token ids, where a tokenizer is at hand; a trigger that is one token already is refused.
+
+    Raises:
+        TriggerError: it is empty, has white space or characters that prompts already use, or is already a token.
+    """
+    mend = "Choose one word in angle brackets, such as <anna>, in the trigger field."
+    if not trigger:
+        raise TriggerError(f"The trigger is empty, so no prompt could mention the person. {mend}")
+    if any(ch.isspace() for ch in trigger):
+        raise TriggerError(f"The trigger '{trigger}' contains white space, but it must be a single word. {mend}")
+    bad = sorted(set(trigger) & _RESERVED)
+    if bad or not trigger.isprintable() or len(trigger) > _MAX_TRIGGER:
+        found = "'" + "', '".join(bad) + "'" if bad else f"more than {_MAX_TRIGGER} or unprintable characters"
+        raise TriggerError(f"The trigger '{trigger[:_MAX_TRIGGER]}' contains {found}, which prompts use for other things. {mend}")
+    if not any(ch.isalnum() for ch in trigger):
+        raise TriggerError(f"The trigger '{trigger}' has no letter or digit, so it could not be told from punctuation. {mend}")
+    if trigger.isalnum() and trigger.isascii() and known_words is not None and len(known_words(trigger)) == 1:
+        raise TriggerError(
+            f"The trigger '{trigger}' is already a token of the text encoder, so it would lose its meaning in every other prompt. {mend}"
+        )
+    return trigger
+
+
+def trigger_pattern(triggers: Sequence[str]) -> re.Pattern[str]:
+    """Matches any of ``triggers``, the longest first, and never inside a longer word (``anna7`` does not contain ``anna``)."""
+
+    def bounded(trigger: str) -> str:
+        left = r"(?<!\w)" if trigger[0].isalnum() else ""
+        right = r"(?!\w)" if trigger[-1].isalnum() else ""
+        return left + re.escape(trigger) + right
+
+    return re.compile("|".join(bounded(t) for t in sorted(triggers, key=len, reverse=True)))
+
+
+def tokenize_template(backend: DiffusionBackend, template: str, count: int) -> Prompt:
+    """'a photo of a face of {tokens} person' → a :class:`Prompt` with ``count`` places kept."""
+    before, _, after = template.partition(PLACEHOLDER)
+    return backend.tokenize(before, after, count)
+
+
+def prompt_inputs(backend: DiffusionBackend, prompts: Sequence[Prompt], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Input embeddings of prompts with the identity's rows in their places.
+
+    Args:
+        tokens: encoder key → (n, w) float32, may require gradients.
+
+    Returns:
+        encoder key → (B, L, w) float32.
+    """
+    inputs = {}
+    for key in backend.family.encoders:
+        ids = torch.stack([prompt.ids[key] for prompt in prompts]).to(backend.device)
+        rows = backend.token_rows(key, ids.flatten()).reshape(*ids.shape, -1)
+        places = torch.tensor([prompt.positions for prompt in prompts], device=backend.device)
+        index = places[:, :, None].expand(-1, -1, rows.shape[-1])
+        inputs[key] = rows.scatter(1, index, tokens[key].to(rows).expand(len(prompts), -1, -1))
+    return inputs

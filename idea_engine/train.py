@@ -1,0 +1,298 @@
+"""THE training loop: one person, any method, any backend."""
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .backends.base import DiffusionBackend, Prompt
+from .checkpoint import Checkpoint, Progress
+from .errors import TrainingError
+from .losses import noise_loss
+from .methods import id_ea
+from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
+from .photos import prepare_photos
+from .tokens import check_trigger, tokenize_template
+from .types import EnhancedIdentity, Identity
+
+_TEMPLATES_FILE = Path(__file__).parent / "data" / "prompt_templates.txt"
+MAX_BAD_STEPS = 3  # in a row, before training stops
+_FIRST_LOSS_SCALE = 2.0**14  # for float16 networks, whose gradients would vanish below 6e-8
+
+
+def prompt_templates() -> tuple[str, ...]:
+    """The shipped training prompts."""
+    lines = _TEMPLATES_FILE.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What the artist may choose. 0 stands for the recipe's own value.
+
+    Attributes:
+        recipe: ``fast``, ``paper`` or ``released``.
+        steps, batch, lr: see :class:`~idea_engine.methods.base.Recipe`.
+        resolution: side of the training pictures in pixels, a multiple of 8.
+        seed: of noise, timesteps, pictures and prompts.
+        templates: training prompts with ``{tokens}``.
+        micro_batch: pictures at a time; 0 tries the whole batch and halves it when memory runs out.
+        checkpointing: recompute activations from the start; otherwise only when memory runs out.
+    """
+
+    recipe: str = "fast"
+    trigger: str = "<anna>"
+    steps: int = 0
+    batch: int = 0
+    lr: float = 0.0
+    resolution: int = 512
+    seed: int = 0
+    templates: tuple[str, ...] = field(default_factory=prompt_templates)
+    micro_batch: int = 0
+    checkpointing: bool = False
+
+    def resolved(self) -> Recipe:
+        """The recipe with the artist's values in place of its own."""
+        recipe = id_ea.RECIPES[self.recipe]
+        return replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch, lr=self.lr or recipe.lr)
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One finished step: number (from 1), of how many, its loss, and the network's current idea of the photograph (1, C, h, w)."""
+
+    step: int
+    steps: int
+    loss: float
+    denoised: Tensor
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What happened: losses per step, steps that were skipped, seconds of this run, and the memory compromises that were needed."""
+
+    losses: tuple[float, ...]
+    skipped: int
+    resumed_at: int
+    seconds: float
+    micro_batch: int
+    checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The random choices of one step, on the CPU: which latents, prompts and timesteps (each (B,)), and the noise (B, C, h, w)."""
+
+    pictures: Tensor
+    prompts: Tensor
+    timesteps: Tensor
+    noise: Tensor
+
+
+def draw_batch(seed: int, step: int, size: int, pictures: int, prompts: int, shape: Sequence[int], timesteps: int, distinct: int = 0) -> Batch:
+    """The same choices for the same seed and step on any device, whatever ran before; this is what makes a resumed training equal.
+
+    Args:
+        distinct: how many different prompts the batch may mix; 0 for one each.
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+    def pick(high: int, count: int) -> Tensor:
+        return torch.randint(high, (count,), generator=generator)
+
+    picked = pick(pictures, size)
+    texts = pick(prompts, distinct or size)
+    return Batch(
+        pictures=picked,
+        prompts=texts.repeat(math.ceil(size / len(texts)))[:size],
+        timesteps=pick(timesteps, size),
+        noise=torch.randn(size, *shape, generator=generator),
+    )
+
+
+def train(
+    backend: DiffusionBackend,
+    enhanced: EnhancedIdentity,
+    photos: Sequence[Tensor],
+    config: TrainConfig,
+    *,
+    on_step: Callable[[StepEvent], None] = lambda event: None,
+    checkpoint: Checkpoint | None = None,
+    build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = id_ea.build,
+) -> tuple[Identity, TrainReport]:
+    """Learn one person.
+
+    Args:
+        photos: pictures of the person, each (H, W, 3) in 0..1.
+        on_step: called after every step; whatever it raises ends the training after the work was kept in ``checkpoint``.
+        checkpoint: where an interrupted training is kept, and looked for.
+
+    Raises:
+        TriggerError, BadImageError: before anything is computed.
+        TrainingError: the loss was not finite three times in a row, or one picture does not fit into memory.
+    """
+    recipe = config.resolved()
+    check_trigger(config.trigger, backend.word_ids)
+    started = time.perf_counter()
+    with torch.inference_mode(False):
+        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build)
+        try:
+            return run.execute(on_step, checkpoint, started)
+        finally:
+            run.session.close()
+            backend.release_memory()
+
+
+class _Run:
+    """The state of one training while it runs."""
+
+    def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build):
+        self.backend, self.recipe, self.config = backend, recipe, config
+        count = next(iter(enhanced.anchor.rows.values())).shape[0]
+        self.prompts = [tokenize_template(backend, template, count) for template in config.templates]
+        self.micro = min(config.micro_batch or recipe.batch, recipe.batch)
+        self.checkpointing = config.checkpointing
+        # Every picture and its mirror image, encoded once; the VAE is not needed again.
+        mirrored = torch.cat([pictures, pictures.flip(2)])
+        self.latents = torch.cat([backend.encode_images(picture[None]).clone() for picture in mirrored])
+        self.module = build(enhanced, recipe, backend.block_widths).to(backend.device)
+        set_trainable(self.module, recipe)
+        groups = parameter_groups(self.module, recipe, recipe.lr * recipe.batch)
+        self.base_rates = [group["lr"] for group in groups]
+        self.optimizer = torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.epsilon, weight_decay=recipe.weight_decay, foreach=True)
+        scale = _FIRST_LOSS_SCALE if getattr(backend, "needs_loss_scaling", False) else 1.0
+        self.progress = Progress(step=0, losses=[], skipped=0, loss_scale=scale)
+        self.denoised = self.latents[:1]
+        self.session = ExitStack()  # the backend's training mode, open for the whole run: entering it touches every weight
+
+    def execute(self, on_step, checkpoint: Checkpoint | None, started: float) -> tuple[Identity, TrainReport]:
+        resumed = checkpoint.load(self.module, self.optimizer) if checkpoint is not None else None
+        if resumed is not None:
+            self.progress = resumed
+        first, bad = self.progress.step, 0
+        try:
+            self.session.enter_context(self.backend.training(self.checkpointing))
+            while self.progress.step < self.recipe.steps:
+                loss = self._step()
+                self.progress.step += 1
+                self.progress.losses.append(loss)
+                bad = 0 if math.isfinite(loss) else bad + 1
+                if bad >= MAX_BAD_STEPS:
+                    raise TrainingError(
+                        f"The loss was not finite {bad} times in a row at step {self.progress.step}, so training stopped. "
+                        "Lower lr, or use a checkpoint in a wider precision (bf16 or fp32)."
+                    )
+                on_step(StepEvent(self.progress.step, self.recipe.steps, loss, self.denoised))
+        except BaseException:
+            # Steps with a bad loss changed nothing, so going on later must not skip them.
+            self.progress.step -= bad
+            del self.progress.losses[len(self.progress.losses) - bad:]
+            if checkpoint is not None and self.progress.step > 0:
+                checkpoint.save(self.module, self.optimizer, self.progress)
+            raise
+        self.session.close()
+        identity = self.module.identity(self.config.trigger, self._described(), self.backend.text_hash)
+        if checkpoint is not None:
+            checkpoint.clear()
+        report = TrainReport(
+            tuple(self.progress.losses), self.progress.skipped, first, time.perf_counter() - started, self.micro, self.checkpointing
+        )
+        return identity, report
+
+    def _described(self) -> dict[str, object]:
+        """The configuration and the course of the training as they go into the file."""
+        chosen = asdict(replace(self.config, steps=self.recipe.steps, batch=self.recipe.batch, lr=self.recipe.lr))
+        del chosen["trigger"], chosen["templates"], chosen["micro_batch"], chosen["checkpointing"]
+        return {**chosen, "losses": [float(f"{loss:.5g}") if math.isfinite(loss) else None for loss in self.progress.losses]}
+
+    def _step(self) -> float:
+        """One optimizer step; retried with less memory, or with a smaller loss scale, as often as that can help."""
+        while True:
+            try:
+                self._set_rate()
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = self._backward()
+                finite = self._gradients_finite()
+            except RuntimeError as error:  # torch.OutOfMemoryError is one; older backends raise a plain one
+                if not self.backend.is_out_of_memory(error):
+                    raise
+                self._shrink(error)
+                continue
+            if finite and math.isfinite(loss):
+                self.optimizer.step()
+                return loss
+            if math.isfinite(loss) and self.progress.loss_scale > 1.0:
+                self.progress.loss_scale /= 2
+                continue
+            self.progress.skipped += 1
+            return loss if not math.isfinite(loss) else float("nan")
+
+    def _backward(self) -> float:
+        """Accumulate the gradients of one batch, micro-batch by micro-batch; returns the batch's loss."""
+        recipe, shape = self.recipe, self.latents.shape[1:]
+        batch = draw_batch(
+            self.config.seed, self.progress.step, recipe.batch, len(self.latents), len(self.prompts), shape,
+            self.backend.timesteps, recipe.prompts_per_step,
+        )
+        total = 0.0
+        for start in range(0, recipe.batch, self.micro):
+            losses = self.picture_losses(batch, slice(start, start + self.micro))
+            loss = losses.sum() / recipe.batch
+            if start == 0:
+                loss = loss + self.module.regularizer()
+            (loss * self.progress.loss_scale).backward()
+            total += float(loss.detach())
+        if self.progress.loss_scale != 1.0:
+            gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            torch._foreach_div_(gradients, self.progress.loss_scale)
+        return total
+
+    def picture_losses(self, batch: Batch, part: slice) -> Tensor:
+        """(b,) noise losses of one micro-batch."""
+        device = self.backend.device
+        chosen = batch.prompts[part].tolist()
+        distinct = sorted(set(chosen))
+        prompts: list[Prompt] = [self.prompts[i] for i in distinct]
+        condition = self.module.condition(self.backend, prompts, [distinct.index(i) for i in chosen])
+        positions = torch.tensor([self.prompts[i].positions for i in chosen], device=device)
+        prediction = self.backend.predict(
+            self.latents[batch.pictures[part].to(device)], batch.noise[part].to(device), batch.timesteps[part].to(device),
+            condition, self.module.edit(positions),
+        )
+        self.denoised = prediction.denoised[:1].detach()
+        return noise_loss(prediction.output, prediction.target)
+
+    def _gradients_finite(self) -> bool:
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all())
+
+    def _set_rate(self) -> None:
+        """Linear warm-up, then constant or a cosine to 0."""
+        recipe, step = self.recipe, self.progress.step
+        factor = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
+        if recipe.decay and step >= recipe.warmup:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)))
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates):
+            group["lr"] = rate * factor
+
+    def _shrink(self, error: BaseException) -> None:
+        """Trade time for memory: first recompute activations, then fewer pictures at a time."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.backend.release_memory()
+        if not self.checkpointing:
+            self.checkpointing = True
+            self.session.close()
+            self.session.enter_context(self.backend.training(checkpointing=True))
+        elif self.micro > 1:
+            self.micro = (self.micro + 1) // 2
+        else:
+            raise TrainingError(
+                f"There is not enough memory to train even one picture of {self.config.resolution} px at a time. "
+                "Lower resolution in the Train node, or close other programs that use the graphics card."
+            ) from error

@@ -1,0 +1,62 @@
+"""ApplyIDAdapter: a person for MODEL and CLIP."""
+from __future__ import annotations
+
+from .sockets import CATEGORY, IDENTITY_OR_ENHANCED
+
+
+class ApplyIDAdapter:
+    """Teaches a MODEL and a CLIP one identity; chain it for several people."""
+
+    DESCRIPTION = (
+        "After this node the trigger word of the identity stands for the person in every prompt. Prompts without the trigger come out exactly "
+        "as without this node; so does everything at strength 0. The one exception: identities of the recipe 'paper' change the "
+        "cross-attention's weights for all prompts, as the paper does. Chain several of these nodes for several people."
+    )
+    CATEGORY = CATEGORY
+    FUNCTION = "apply"
+    RETURN_TYPES = ("MODEL", "CLIP")
+    RETURN_NAMES = ("model", "clip")
+    OUTPUT_TOOLTIPS = ("For the sampler.", "For the text nodes of every prompt that mentions the person.")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        percent = {"min": 0.0, "max": 1.0, "step": 0.01}
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The checkpoint, or the MODEL of another Apply ID Adapter."}),
+                "clip": ("CLIP", {"tooltip": "The checkpoint's CLIP, or the CLIP of another Apply ID Adapter."}),
+                "identity": (IDENTITY_OR_ENHANCED, {"tooltip": "From Train Identity or Load Identity; or from ID Enhancer, as the untrained start."}),
+                "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05, "tooltip": (
+                    "1 = as trained. Towards 0 the person fades to an average one; 0 switches the node off. Above 1 exaggerates."
+                )}),
+                "start_at": ("FLOAT", {"default": 0.0, **percent, "tooltip": (
+                    "Where in the sampling the person appears, 0 = from the start. Before it the trigger is read as plain text."
+                )}),
+                "end_at": ("FLOAT", {"default": 1.0, **percent, "tooltip": (
+                    "Where in the sampling the person stops acting, 1 = at the end. After it the trigger is read as plain text."
+                )}),
+            },
+            "optional": {
+                "trigger": ("STRING", {"default": "", "tooltip": "Another trigger word than the identity's own; empty = its own."}),
+            },
+        }
+
+    def apply(self, model, clip, identity, strength, start_at, end_at, trigger=""):
+        from ..idea_engine.identity import untrained
+        from ..idea_engine.tokens import check_trigger
+        from ..idea_engine.types import EnhancedIdentity
+        from .host import attention, prompt_tokens
+        from .host.applied import AppliedIdentity
+        from .host.family import check_identity, check_model, clip_family
+
+        if isinstance(identity, EnhancedIdentity):
+            identity = untrained(identity)
+        if trigger:
+            identity = identity.with_trigger(check_trigger(trigger))
+        family = clip_family(clip)
+        check_model(model, family)
+        check_identity(identity, family)
+        applied = AppliedIdentity(identity, strength, start_at, end_at)
+        if applied.inert:
+            return (model, clip)
+        return (attention.with_identity(model, applied), prompt_tokens.with_identity(clip, applied))

@@ -1,0 +1,148 @@
+"""Identities in the UNet's cross-attention, through the host's public patch points only."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .applied import AppliedIdentity
+from .family import cross_attention_blocks
+from .mentions import MENTIONS, match
+
+
+def with_identity(model, applied: AppliedIdentity):
+    """A clone of ``model`` in which the identity's keys and values act; the original is untouched."""
+    clone = model.clone()
+    blocks = cross_attention_blocks(model.model.diffusion_model)
+    numbers = {key: number for number, key in enumerate(blocks)}
+    sampling = model.get_model_object("model_sampling")
+    bounds = (float(sampling.percent_to_sigma(applied.start)), float(sampling.percent_to_sigma(applied.end)))
+    patches = clone.model_options["transformer_options"].setdefault("patches", {})
+    others = [patch for patch in patches.get("attn2_patch", []) if not isinstance(patch, IdentityAttention)]
+    before = [patch for patch in patches.get("attn2_patch", []) if isinstance(patch, IdentityAttention)]
+    ranged = tuple(entry for patch in before for entry in patch.entries) + (_Ranged(applied, *bounds),)
+    patches["attn2_patch"] = others + [IdentityAttention(ranged, numbers)]
+    _add_global_weights(clone, applied, [path for path, _ in blocks.values()])
+    return clone
+
+
+def _add_global_weights(model, applied: AppliedIdentity, paths: list[str]) -> None:
+    """The recipe 'paper' changes to_k and to_v themselves; the host's weight patches add and remove that exactly."""
+    changes = {}
+    for projection, weights in (("to_k", applied.faded.key_weights), ("to_v", applied.faded.value_weights)):
+        for number, change in weights.items():
+            changes[f"diffusion_model.{paths[number]}.attn2.{projection}.weight"] = ("diff", (change.float(),))
+    if changes:
+        model.add_patches(changes, 1.0)
+
+
+@dataclass(frozen=True)
+class _Ranged:
+    """An identity and the noise levels between which it acts: ``end_sigma`` ≤ σ ≤ ``start_sigma``."""
+
+    applied: AppliedIdentity
+    start_sigma: float
+    end_sigma: float
+
+    def active(self, sigma: float) -> bool:
+        return self.end_sigma <= sigma <= self.start_sigma
+
+
+class IdentityAttention:
+    """An ``attn2_patch`` for all identities of one MODEL: gives each block its own context for keys and for values.
+
+    Where no identity is mentioned the contexts pass through as the same objects, so the host computes exactly what it did.
+    """
+
+    def __init__(self, entries: tuple[_Ranged, ...], numbers: dict[tuple[str, int, int], int]):
+        self.entries, self.numbers = entries, numbers
+        self._seen: tuple[Tensor, int, _Plan | None] | None = None
+        self._rows: dict[tuple, tuple[int, Tensor]] = {}
+        self._offsets: dict[tuple, Tensor] = {}
+
+    def __deepcopy__(self, memo) -> "IdentityAttention":
+        return self  # the host deep-copies model options with every clone; the state here is only a cache
+
+    def __call__(self, n: Tensor, context: Tensor, value: Tensor, extra: dict):
+        # All blocks of one UNet call get the same context object; what it holds is found out once.
+        if self._seen is None or self._seen[0] is not context or self._seen[1] != MENTIONS.version:
+            self._seen = (context, MENTIONS.version, self._plan(context, extra))
+        plan = self._seen[2]
+        if plan is None:
+            return n, context, value
+        block = extra["block"]
+        number = self.numbers[block[0], block[1], extra.get("block_index", 0)]
+        key_context = plan.context if plan.context is not None else context
+        value_context = key_context if value is context else value
+        keys, values = plan.offsets(number, self._offsets_of)
+        return n, key_context + keys if keys is not None else key_context, value_context + values if values is not None else value_context
+
+    def _plan(self, context: Tensor, extra: dict) -> "_Plan | None":
+        sigma = None
+        active, inactive = [], []
+        for entry in self.entries:
+            if entry.applied.bounded and sigma is None:
+                sigma = float(extra["sigmas"].flatten()[0])
+            (active if not entry.applied.bounded or entry.active(sigma) else inactive).append(entry.applied)
+        replaced = self._without(context, frozenset(applied.key for applied in inactive)) if inactive else None
+        masks = []
+        for applied in active:
+            if not applied.faded.key_offsets:
+                continue
+            remembered = self._remembered(applied, context)
+            if remembered is None:
+                continue
+            n = applied.identity.token_count
+            # Remembered prompts come one after another, n rows each: position r holds token r mod n.
+            found = match(context, remembered).unflatten(-1, (-1, n)).any(-2)
+            masks.append((applied, found))
+        if replaced is None and not masks:
+            return None
+        return _Plan(replaced, masks, context.dtype, context.device)
+
+    def _remembered(self, applied: AppliedIdentity, context: Tensor) -> Tensor | None:
+        """Every row this identity has left in a prompt, (R, d), in the dtype in which the UNet reads it."""
+        key = (applied.key, context.dtype, context.device)
+        cached = self._rows.get(key)
+        if cached is None or cached[0] != MENTIONS.version:
+            rows = MENTIONS.rows(applied.key)
+            cached = (MENTIONS.version, torch.cat(rows).to(context) if rows else torch.empty(0))
+            self._rows[key] = cached
+        return cached[1] if cached[1].numel() else None
+
+    def _without(self, context: Tensor, inactive: frozenset[str]) -> Tensor | None:
+        """The context as if the inactive identities' triggers were plain words; None when it mentions none of them."""
+        result, changed = context, False
+        for prompt in MENTIONS.bounded(inactive):
+            best = max((absent for absent in prompt.without if absent <= inactive), key=len)
+            found = match(context, prompt.rows)
+            result = torch.where(found.any(-1, keepdim=True), prompt.without[best].to(context)[found.int().argmax(-1)], result)
+            changed = True
+        return result if changed else None
+
+    def _offsets_of(self, applied: AppliedIdentity, kind: str, number: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        key = (applied.key, kind, number, dtype, device)
+        if key not in self._offsets:
+            self._offsets[key] = getattr(applied.faded, kind)[number].to(device, dtype)
+        return self._offsets[key]
+
+
+class _Plan:
+    """What one UNet call's context holds: a replacement for it, and (B, L, n) masks of every active identity's own positions."""
+
+    def __init__(self, context: Tensor | None, masks: list[tuple[AppliedIdentity, Tensor]], dtype: torch.dtype, device: torch.device):
+        self.context = context
+        self.applied = [applied for applied, _ in masks]
+        self.mask = torch.cat([mask for _, mask in masks], dim=-1).to(dtype) if masks else None
+        self.dtype, self.device = dtype, device
+
+    def offsets(self, number: int, lookup) -> tuple[Tensor | None, Tensor | None]:
+        """What block ``number`` adds to the contexts of its keys and values, each (B, L, d)."""
+        if self.mask is None:
+            return None, None
+        keys, values = (
+            self.mask @ torch.cat([lookup(applied, kind, number, self.dtype, self.device) for applied in self.applied])
+            for kind in ("key_offsets", "value_offsets")
+        )
+        return keys, values

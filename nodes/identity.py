@@ -1,0 +1,117 @@
+"""SaveIdentity and LoadIdentity: one person, one file."""
+from __future__ import annotations
+
+from .sockets import CATEGORY, IDENTITY
+
+
+class SaveIdentity:
+    """Writes an identity into models/idea."""
+
+    DESCRIPTION = (
+        "Saves the person as one safetensors file in models/idea. The prompt embedding:NAME of stock text nodes reads its pseudo-tokens from "
+        "the same file. The face embedding is biometric and only stored if you ask."
+    )
+    CATEGORY = CATEGORY
+    FUNCTION = "save"
+    OUTPUT_NODE = True
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("path",)
+    OUTPUT_TOOLTIPS = ("Where the file was written.",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "identity": (IDENTITY, {"tooltip": "From Train Identity or Load Identity."}),
+                "filename": ("STRING", {"default": "anna", "tooltip": "Name of the file in models/idea, with or without .safetensors. An existing file is replaced."}),
+            },
+            "optional": {
+                "consent": ("STRING", {"default": "", "tooltip": "A note kept in the file: who agreed to what, and when."}),
+                "store_face": ("BOOLEAN", {"default": False, "tooltip": "Also store the face embedding. It is biometric data of the person."}),
+                "thumbnail": ("IMAGE", {"tooltip": "A picture to show beside the file in browsers of models."}),
+            },
+        }
+
+    def save(self, identity, filename, consent="", store_face=False, thumbnail=None):
+        from dataclasses import replace
+
+        from ..idea_engine.identity_file import save_identity
+        from .host.images import to_data_url
+        from .host.paths import new_identity_path
+
+        metadata = replace(
+            identity.metadata,
+            consent=consent or identity.metadata.consent,
+            thumbnail=to_data_url(thumbnail) if thumbnail is not None else identity.metadata.thumbnail,
+        )
+        path = save_identity(replace(identity, metadata=metadata), new_identity_path(filename), store_face=store_face)
+        return {"ui": {"text": [f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB). In prompts: {identity.trigger}"]}, "result": (str(path),)}
+
+
+class LoadIdentity:
+    """Reads an identity from models/idea."""
+
+    DESCRIPTION = (
+        "Loads a person from models/idea: a file of Save Identity, or an embedding of another tool (learned_embeds.bin of CrossInit and "
+        "ID-EA, A1111 and kohya embeddings)."
+    )
+    CATEGORY = CATEGORY
+    FUNCTION = "load"
+    RETURN_TYPES = (IDENTITY, "STRING")
+    RETURN_NAMES = ("identity", "info")
+    OUTPUT_TOOLTIPS = ("For Apply ID Adapter.", "What the file says of itself: trigger, model family, recipe, licence, consent.")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        from .host.paths import identity_files
+
+        return {
+            "required": {"identity": (identity_files(), {"tooltip": "A file in models/idea."})},
+            "optional": {"trigger": ("STRING", {"default": "", "tooltip": "Another trigger word than the file's own; empty = its own."})},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, identity):
+        from ..idea_engine.errors import IdeaError
+        from .host.paths import identity_path
+
+        try:
+            identity_path(identity)
+        except IdeaError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, identity, trigger=""):
+        import hashlib
+
+        from .host.paths import identity_path
+
+        with identity_path(identity).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+
+    def load(self, identity, trigger=""):
+        from ..idea_engine.identity_import import read_identity
+        from ..idea_engine.tokens import check_trigger
+        from .host.paths import identity_path
+
+        loaded = read_identity(identity_path(identity))
+        if trigger:
+            loaded = loaded.with_trigger(check_trigger(trigger))
+        info = describe(loaded)
+        return {"ui": {"text": [info]}, "result": (loaded, info)}
+
+
+def describe(identity) -> str:
+    """A few lines about an identity, for people."""
+    meta = identity.metadata
+    lines = {
+        "Trigger": identity.trigger,
+        "For": identity.family.describe(),
+        "Made by": meta.method,
+        "Pseudo-tokens": str(identity.token_count),
+        "Face recognizer": meta.recognizer,
+        "Licence of the face model": meta.licence,
+        "Consent": meta.consent,
+    }
+    return "\n".join(f"{label}: {value}" for label, value in lines.items() if value)

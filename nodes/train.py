@@ -1,0 +1,131 @@
+"""TrainIDEA: learn one person."""
+from __future__ import annotations
+
+from .sockets import CATEGORY, ENHANCED, IDENTITY
+
+RECIPES = ("fast", "paper", "released")
+_SDXL_RESOLUTION, _RESOLUTION = 1024, 512  # what the families were trained at
+
+
+class TrainIDEA:
+    """Trains an identity on one or a few photographs, inside the graph."""
+
+    DESCRIPTION = (
+        "Learns the person as pseudo-tokens (and, by recipe, an adapter and keys and values) while the checkpoint stays frozen. "
+        "Cancel keeps the work: queue again and training goes on where it stopped. A finished training is kept on disk, so the same inputs "
+        "are never trained twice, not even after a restart."
+    )
+    CATEGORY = CATEGORY
+    FUNCTION = "train"
+    OUTPUT_NODE = True
+    RETURN_TYPES = (IDENTITY, "IMAGE")
+    RETURN_NAMES = ("identity", "chart")
+    OUTPUT_TOOLTIPS = ("The learned person, for Apply ID Adapter and Save Identity.", "The loss of every training step.")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The checkpoint to learn on. It is not changed."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder of the same checkpoint. It is not changed."}),
+                "vae": ("VAE", {"tooltip": "Encodes each photograph once."}),
+                "image": ("IMAGE", {"tooltip": "One or a few photographs of the person; the largest centred square of each is used."}),
+                "enhanced": (ENHANCED, {"tooltip": "From ID Enhancer, made with the same CLIP."}),
+                "trigger": ("STRING", {"default": "<anna>", "tooltip": "The word that stands for the person in your prompts. One word, best in angle brackets."}),
+                "recipe": (list(RECIPES), {"default": RECIPES[0], "tooltip": (
+                    "fast: 40 steps, our own; acts only where the person's word stands. paper: 320 steps, everything the paper trains, "
+                    "including the cross-attention's key and value weights, so other prompts change too. released: 320 steps, what the "
+                    "authors' script really does."
+                )}),
+                "steps": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "Training steps; 0 = the recipe's own number."}),
+                "batch": ("INT", {"default": 0, "min": 0, "max": 64, "tooltip": (
+                    "Pictures per step; 0 = the recipe's own. If they do not fit into memory at once, they are taken in smaller portions."
+                )}),
+                "lr": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.0001, "round": False, "tooltip": (
+                    "Learning rate per picture of the batch; 0 = the recipe's own. Lower it if the loss explodes."
+                )}),
+                "resolution": ("INT", {"default": 0, "min": 0, "max": 2048, "step": 8, "tooltip": (
+                    "Side of the training pictures in pixels; 0 = 512, and 1024 for SDXL. Smaller is faster and needs less memory."
+                )}),
+                "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "tooltip": "The same seed and inputs give the same identity."}),
+            },
+            "hidden": {"node_id": "UNIQUE_ID"},
+        }
+
+    def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, node_id=None):
+        from ..idea_engine.chart import loss_chart
+        from ..idea_engine.checkpoint import Checkpoint
+        from ..idea_engine.errors import FamilyMismatchError
+        from ..idea_engine.identity_file import load_identity, save_identity
+        from ..idea_engine.tokens import check_trigger
+        from ..idea_engine.train import TrainConfig, train
+        from .host.backend import ComfyBackend
+        from .host.images import check_images, to_image
+        from .host.paths import training_cache
+        from .host.progress import TrainingProgress
+
+        backend = ComfyBackend(model, clip, vae)
+        if enhanced.family != backend.family:
+            raise FamilyMismatchError(
+                f"The ID Enhancer was connected to a CLIP of {enhanced.family.describe()}, the Train node to one of {backend.family.describe()}. "
+                "Connect the CLIP of one checkpoint to both."
+            )
+        trigger = check_trigger(trigger, backend.word_ids)
+        photos = check_images(image, "Train Identity")
+        config = TrainConfig(
+            recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed,
+            resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
+        )
+        key = _content_key(backend, enhanced, photos, config)
+        finished = training_cache() / f"{key}.safetensors"
+        if finished.is_file():
+            identity = load_identity(finished).with_trigger(trigger)
+            note = "taken from an earlier training of the same inputs"
+        else:
+            progress = TrainingProgress(node_id, config.resolved().steps, model.model.latent_format)
+            identity, report = train(
+                backend, enhanced, list(photos), config, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
+            )
+            _keep(identity, finished, save_identity)
+            note = _summary(report)
+        losses = identity.metadata.config["losses"]
+        return {"ui": {"text": [f"{trigger}: {len(losses)} steps, loss {losses[0]:.4f} → {losses[-1]:.4f}; {note}."]},
+                "result": (identity, to_image(loss_chart(losses, title=f"{trigger} · {recipe}")))}
+
+
+def _content_key(backend, enhanced, photos, config) -> str:
+    """Names the training by everything its result depends on; the trigger is only a name."""
+    from dataclasses import replace
+
+    from ..idea_engine.fingerprint import content_key, fingerprint
+
+    anchors = [enhanced.anchor.rows[name] for name in backend.family.encoders]
+    settings = replace(config, trigger="")
+    vae = fingerprint(backend.vae.first_stage_model.state_dict().items())
+    return content_key(
+        "training 1", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx, vae,
+        enhanced.seed, enhanced.face, *anchors, *photos,
+    )
+
+
+def _keep(identity, path, save) -> None:
+    """Keep a finished training for the next session; without room on the disk the artist still gets the identity."""
+    import logging
+
+    from ..idea_engine.errors import IdentityFileError
+
+    try:
+        save(identity, path, store_face=False)
+    except IdentityFileError as error:
+        logging.getLogger(__name__).warning("The finished training could not be cached: %s", error)
+
+
+def _summary(report) -> str:
+    parts = [f"{report.seconds:.0f} s"]
+    if report.resumed_at:
+        parts.append(f"resumed at step {report.resumed_at}")
+    if report.skipped:
+        parts.append(f"{report.skipped} steps with a bad loss skipped")
+    if report.checkpointing:
+        parts.append(f"{report.micro_batch} pictures at a time to fit into memory")
+    return ", ".join(parts)

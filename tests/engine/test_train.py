@@ -1,0 +1,305 @@
+"""The training loop on tiny real models of all families."""
+import math
+
+import pytest
+import torch
+
+from idea_engine.backends.base import Prediction
+from idea_engine.checkpoint import Checkpoint
+from idea_engine.errors import BadImageError, TrainingError, TriggerError
+from idea_engine.identity import named_tensors
+from idea_engine.methods.base import set_trainable
+from idea_engine.methods.id_ea import FAST, PAPER, RECIPES, RELEASED, build
+from idea_engine.losses import noise_loss
+from idea_engine.train import TrainConfig, _Run, draw_batch, prompt_templates, train
+from idea_engine.photos import prepare_photos
+
+SHORT = dict(steps=4, batch=2, resolution=64)
+
+
+def same(a, b):
+    left, right = named_tensors(a), named_tensors(b)
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+def run_of(backend, enhanced, photo, **config):
+    config = TrainConfig(**{**SHORT, **config})
+    return _Run(backend, enhanced, config.resolved(), config, prepare_photos([photo], config.resolution), build)
+
+
+def fixed_loss(run, seed=99, size=8):
+    """Noise loss on a fixed set of noise, timesteps and prompts."""
+    batch = draw_batch(seed, 0, size, len(run.latents), len(run.prompts), run.latents.shape[1:], run.backend.timesteps)
+    with torch.no_grad():
+        return run.picture_losses(batch, slice(0, size)).mean()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
+def test_gradients_of_every_trained_part_agree_with_finite_differences(any_backend, enhance, photo, recipe):
+    run = run_of(any_backend, enhance(any_backend), photo, recipe=recipe.name)
+    torch.manual_seed(0)
+    with torch.no_grad():  # away from the no-op start, where half of the gradients are zero by construction
+        run.module.adapter.gamma.fill_(0.5)
+        for parameter in [run.module.key_value.up_key, run.module.key_value.up_value, *run.module.global_key, *run.module.global_value]:
+            parameter.normal_(std=0.05)
+        for parameter in run.module.tokens.values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    batch = draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], any_backend.timesteps)
+
+    def loss():
+        return run.picture_losses(batch, slice(0, 2)).mean() + run.module.regularizer()
+
+    with any_backend.training():
+        loss().backward()
+        for part in recipe.trains:
+            parameters = run.module.parts()[part]
+            gradients = [p.grad for p in parameters]
+            assert all(g is not None for g in gradients), part
+            norm = torch.stack([g.norm() for g in gradients]).norm()
+            assert norm > 0, part
+            directions = [g / norm for g in gradients]
+            size = min(2e-3 * float(torch.stack([p.detach().norm() for p in parameters]).norm()) + 1e-3, 5e-2)
+
+            def moved(step):
+                with torch.no_grad():
+                    for p, d in zip(parameters, directions):
+                        p.add_(d, alpha=step)
+                    value = loss().item()
+                    for p, d in zip(parameters, directions):
+                        p.add_(d, alpha=-step)
+                return value
+
+            slope = (moved(size) - moved(-size)) / (2 * size)
+            # float32 loss of about 1 resolves 1e-7; allow for it beside 2 %.
+            assert abs(slope - norm.item()) <= 0.02 * norm.item() + 3e-7 / size, (part, slope, norm.item())
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
+def test_after_30_steps_the_loss_has_fallen_and_exactly_the_recipes_parts_have_changed(any_backend, enhance, photo, recipe):
+    run = run_of(any_backend, enhance(any_backend), photo, recipe=recipe.name, steps=30, batch=4)
+    before = {part: [p.detach().clone() for p in parameters] for part, parameters in run.module.parts().items()}
+    loss_before = fixed_loss(run)
+    run.execute(lambda event: None, None, 0.0)
+    assert fixed_loss(run) < loss_before
+    for part, parameters in run.module.parts().items():
+        changed = [not torch.equal(old, new) for old, new in zip(before[part], parameters)]
+        if part in recipe.trains:
+            assert changed and all(changed), part
+        else:
+            assert not any(changed), part
+
+
+def test_training_leaves_the_models_bit_for_bit_as_they_were(any_backend, enhance, photo):
+    models = [any_backend.unet, any_backend.vae, *any_backend.encoders.values()]
+    before = [{k: v.clone() for k, v in model.state_dict().items()} for model in models]
+    parameters = [dict(model.named_parameters()) for model in models]
+    train(any_backend, enhance(any_backend), [photo], TrainConfig(recipe="paper", **SHORT))
+    for model, state, objects in zip(models, before, parameters):
+        assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+        assert all(objects[k] is v for k, v in model.named_parameters())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_optimizer_holds_a_few_rows_and_no_table_or_unet_weight(backend, enhance, photo):
+    run = run_of(backend, enhance(backend), photo, recipe="released")
+    optimized = [p for group in run.optimizer.param_groups for p in group["params"]]
+    model_storages = {p.untyped_storage().data_ptr() for m in (backend.unet, backend.vae, *backend.encoders.values()) for p in m.parameters()}
+    assert not {p.untyped_storage().data_ptr() for p in optimized} & model_storages
+    assert sorted(p.numel() for p in run.module.parts()["tokens"]) == [2 * 32]
+    assert max(p.shape[0] for p in run.module.parts()["tokens"]) == 2
+
+
+def test_each_latent_is_encoded_once_with_its_mirror_image(backend, enhance, photo, monkeypatch):
+    seen = []
+    encode = backend.encode_images
+    monkeypatch.setattr(backend, "encode_images", lambda images: seen.append(images) or encode(images))
+    train(backend, enhance(backend), [photo, photo.flip(0)], TrainConfig(**SHORT))
+    assert len(seen) == 4 and torch.equal(seen[0], seen[2].flip(2)) and torch.equal(seen[1], seen[3].flip(2))
+
+
+def test_a_fixed_seed_gives_the_same_identity_and_another_seed_another(backend, enhance, photo):
+    enhanced = enhance(backend)
+    first, _ = train(backend, enhanced, [photo], TrainConfig(seed=5, **SHORT))
+    torch.manual_seed(12345)
+    second, _ = train(backend, enhanced, [photo], TrainConfig(seed=5, **SHORT))
+    third, _ = train(backend, enhanced, [photo], TrainConfig(seed=6, **SHORT))
+    same(first, second)
+    assert not torch.equal(first.tokens["clip_l"], third.tokens["clip_l"])
+
+
+def test_training_works_inside_inference_mode_as_hosts_call_it(backend, enhance, photo):
+    with torch.inference_mode():
+        enhanced = enhance(backend)
+        inside, _ = train(backend, enhanced, [photo.clone()], TrainConfig(**SHORT))
+    outside, _ = train(backend, enhance(backend), [photo], TrainConfig(**SHORT))
+    same(inside, outside)
+    assert not inside.tokens["clip_l"].is_inference()
+
+
+class Cancelled(Exception):
+    pass
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_cancelled_training_resumes_to_the_very_same_identity(backend, enhance, photo, tmp_path, recipe):
+    enhanced, config = enhance(backend), TrainConfig(recipe=recipe, steps=6, batch=2, resolution=64)
+    whole, _ = train(backend, enhanced, [photo], config)
+    checkpoint = Checkpoint(tmp_path / "run.partial")
+
+    def cancel_at_3(event):
+        if event.step == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train(backend, enhanced, [photo], config, on_step=cancel_at_3, checkpoint=checkpoint)
+    assert checkpoint.path.is_file()
+    steps = []
+    resumed, report = train(backend, enhanced, [photo], config, on_step=lambda e: steps.append(e.step), checkpoint=checkpoint)
+    assert report.resumed_at == 3 and steps == [4, 5, 6] and len(report.losses) == 6
+    same(resumed, whole)
+    assert not checkpoint.path.exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_checkpoint_only_costs_the_time(backend, enhance, photo, tmp_path, damage):
+    checkpoint = Checkpoint(tmp_path / "run.partial")
+    if damage is None:
+        from safetensors.torch import save_file
+
+        save_file({"module.tokens.clip_l": torch.zeros(5, 5)}, checkpoint.path, {"progress": '{"step": 1, "losses": [], "skipped": 0, "loss_scale": 1}'})
+    else:
+        checkpoint.path.write_bytes(damage)
+    fresh, _ = train(backend, enhance(backend), [photo], TrainConfig(**SHORT))
+    found, report = train(backend, enhance(backend), [photo], TrainConfig(**SHORT), checkpoint=checkpoint)
+    assert report.resumed_at == 0
+    same(found, fresh)
+
+
+def test_micro_batches_give_the_gradients_of_the_whole_batch(backend, enhance, photo):
+    enhanced = enhance(backend)
+    whole, small = (run_of(backend, enhanced, photo, recipe="paper", batch=6, micro_batch=m) for m in (6, 2))
+    for run in (whole, small):
+        with backend.training():
+            run.loss = run._backward()
+    assert math.isclose(whole.loss, small.loss, rel_tol=1e-5)
+    for a, b in zip(whole.module.parameters(), small.module.parameters()):
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+
+
+def wrapped(backend, predict):
+    """The backend with another ``predict``; everything else is the real one."""
+
+    class Wrapped:
+        def __getattr__(self, name):
+            return getattr(backend, name)
+
+    result = Wrapped()
+    result.predict = predict
+    return result
+
+
+def test_out_of_memory_is_answered_with_less_memory_and_the_same_result(backend, enhance, photo):
+    sizes = []
+
+    def predict(latents, *rest):
+        sizes.append(len(latents))
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return backend.predict(latents, *rest)
+
+    enhanced, config = enhance(backend), TrainConfig(steps=2, batch=5, resolution=64)
+    shrunk, report = train(wrapped(backend, predict), enhanced, [photo], config)
+    assert sizes[:4] == [5, 5, 3, 2] and report.micro_batch == 2 and report.checkpointing
+    expected, _ = train(backend, enhanced, [photo], TrainConfig(steps=2, batch=5, resolution=64, micro_batch=2))
+    for name, tensor in named_tensors(expected).items():
+        torch.testing.assert_close(named_tensors(shrunk)[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_when_one_picture_does_not_fit_the_error_says_what_to_lower(backend, enhance, photo):
+    def predict(*args):
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(TrainingError, match="64 px.*[Ll]ower resolution"):
+        train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(**SHORT))
+    train(backend, enhance(backend), [photo], TrainConfig(**SHORT))  # and the models still work
+
+
+def test_a_bad_step_is_skipped_and_counted(backend, enhance, photo):
+    calls = []
+
+    def predict(*args):
+        calls.append(1)
+        good = backend.predict(*args)
+        return Prediction(good.output * math.nan, good.target, good.denoised) if len(calls) == 2 else good
+
+    identity, report = train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(**SHORT))
+    assert report.skipped == 1 and sum(not math.isfinite(x) for x in report.losses) == 1
+    assert all(torch.isfinite(t).all() for t in named_tensors(identity).values())
+    assert identity.metadata.config["losses"][1] is None
+
+
+def test_three_bad_steps_stop_with_the_last_good_state(backend, enhance, photo, tmp_path):
+    calls = []
+
+    def predict(*args):
+        calls.append(1)
+        good = backend.predict(*args)
+        return Prediction(good.output * math.inf, good.target, good.denoised) if len(calls) > 2 else good
+
+    checkpoint = Checkpoint(tmp_path / "run.partial")
+    enhanced, config = enhance(backend), TrainConfig(steps=8, batch=2, resolution=64)
+    with pytest.raises(TrainingError, match="not finite 3 times.*Lower lr"):
+        train(wrapped(backend, predict), enhanced, [photo], config, checkpoint=checkpoint)
+    resumed, report = train(backend, enhanced, [photo], config, checkpoint=checkpoint)
+    assert report.resumed_at == 2
+    same(resumed, train(backend, enhanced, [photo], config)[0])
+
+
+def test_the_loss_scale_of_half_precision_networks_changes_nothing_but_the_range(backend, enhance, photo):
+    plain, _ = train(backend, enhance(backend), [photo], TrainConfig(**SHORT))
+    scaled = wrapped(backend, backend.predict)
+    scaled.needs_loss_scaling = True
+    found, _ = train(scaled, enhance(backend), [photo], TrainConfig(**SHORT))
+    for name, tensor in named_tensors(plain).items():
+        torch.testing.assert_close(named_tensors(found)[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("trigger", ["", "two words", "photo"])
+def test_a_bad_trigger_is_refused_before_any_work(backend, enhance, photo, trigger, monkeypatch):
+    monkeypatch.setattr(backend, "encode_images", lambda images: pytest.fail("work was done"))
+    with pytest.raises(TriggerError):
+        train(backend, enhance(backend), [photo], TrainConfig(trigger=trigger, **SHORT))
+
+
+@pytest.mark.parametrize(
+    "picture, says",
+    [(torch.rand(1, 1, 3), "1×1 pixels"), (torch.full((64, 64, 3), math.nan), "not finite"), (torch.rand(64, 64, 2), "shape")],
+)
+def test_a_bad_photograph_is_refused_with_a_sentence(backend, enhance, picture, says):
+    with pytest.raises(BadImageError, match=says):
+        train(backend, enhance(backend), [picture], TrainConfig(**SHORT))
+
+
+def test_a_resolution_off_the_grid_is_refused(backend, enhance, photo):
+    with pytest.raises(BadImageError, match="multiple of 8"):
+        train(backend, enhance(backend), [photo], TrainConfig(steps=1, batch=1, resolution=100))
+
+
+def test_recipes_do_what_their_names_say():
+    assert RELEASED.trains == {"tokens", "adapter", "gate"} and RELEASED.steps == 320 and RELEASED.lr * RELEASED.batch == pytest.approx(0.012)
+    assert PAPER.trains >= {"tokens", "enhancer", "adapter", "gate", "global_key_value"}
+    assert 25 <= FAST.steps <= 50 and "key_value" in FAST.trains and FAST.adapter_scope == "tokens"
+
+
+def test_templates_hold_the_placeholder_once():
+    assert len(prompt_templates()) >= 10 and all(t.count("{tokens}") == 1 for t in prompt_templates())
+
+
+def test_batches_depend_on_seed_and_step_only():
+    first, again, other = (draw_batch(1, s, 4, 2, 9, (4, 8, 8), 1000) for s in (3, 3, 4))
+    assert torch.equal(first.noise, again.noise) and torch.equal(first.timesteps, again.timesteps)
+    assert not torch.equal(first.noise, other.noise)
+    assert len(set(draw_batch(1, 3, 8, 2, 9, (4, 8, 8), 1000, distinct=1).prompts.tolist())) == 1
