@@ -20,7 +20,14 @@ EXPRESSION_WORDS = {
 }
 ACCESSORY_WORDS = {"hat": "a hat", "glasses": "glasses", "headphones": "headphones"}
 STYLE_WORDS = {
-    "photo": ("a photo of", "a portrait of", "a picture of", "a close up photo of", "a photo of a face of", "a photo of the face of"),
+    "photo": (
+        "a photo of", "a portrait of", "a picture of", "a photo of a face of", "a photo of the face of",
+        # the prompts that methods train with (idea_engine/data/prompt_templates.txt) must mean something here too
+        "a rendering of a face of", "a cropped photo of a face of", "the photo of a face of", "a photo of a clean face of",
+        "a dark photo of a face of", "a close-up photo of a face of", "a bright photo of a face of", "a good photo of a face of",
+        "a cropped photo of the face of", "a close-up photo of the face of", "a photo of one face of", "a rendition of a face of",
+        "a photo of a nice face of", "a photo of a small face of",
+    ),
     "sketch": ("a pencil sketch of", "a sketch of"),
     "painting": ("an oil painting of", "a painting of"),
     "mono": ("a black and white photo of",),
@@ -53,7 +60,7 @@ def caption(subject: str, shot: Shot, rng: np.random.Generator) -> str:
     """
     style = STYLE_WORDS[shot.style]
     words = [style[0] if rng.uniform() < 0.5 else style[rng.integers(len(style))]]
-    words.append(f"{subject} person" if rng.uniform() < 0.08 and "person" not in subject else subject)
+    words.append(f"{subject} person" if rng.uniform() < 0.12 and "person" not in subject else subject)
     said = 0.35 if shot.expression == "neutral" else 0.95
     if rng.uniform() < said:
         words.append(EXPRESSION_WORDS[shot.expression])
@@ -102,7 +109,7 @@ def vocabulary() -> set[str]:
     said = list(SCENE_WORDS.values()) + list(EXPRESSION_WORDS.values()) + list(ACCESSORY_WORDS.values())
     said += [word for variants in STYLE_WORDS.values() for word in variants]
     said += [*SKIN_WORDS, *HAIR_WORDS.values(), "a an person with and wearing skin hair eyes eyebrows no face nose lips"]
-    said += ["narrow wide small big thin thick full freckles moustache beard goatee", ","]
+    said += ["narrow wide small big thin thick full freckles moustache beard goatee", ", -"]
     from .people import EYE_COLOURS, HAIR_COLOURS
     from .shot import COLOURS, GARMENTS
     return set(" ".join([*said, *EYE_COLOURS, *HAIR_COLOURS, *COLOURS, *GARMENTS]).split())

@@ -9,7 +9,7 @@ from ..autoencoder import Autoencoder, to_tensor
 from ..dataset import pictures
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=7300, rate=2e-3, warmup=60, average=0.998, weight_decay=1e-4)
+SCHEDULE = Schedule(steps=6500, rate=2e-3, warmup=60, average=0.998, weight_decay=1e-4)
 BATCH, CROP = 16, 64
 NOISE = 0.05  # on unit-variance latents: what the denoiser leaves behind must not show
 
