@@ -74,14 +74,15 @@ def score(trial: Trial, split: str, index: int, photos: int) -> Score:
     floor = float((own @ strangers.T).mean())
     vectors = judge_embeddings(trial.pictures)
     seen = torch.tensor([vector is not None for vector in face_vectors(trial.pictures)]).float()
-    likeness = float(((vectors @ own.T).mean(1) * seen).mean())
+    raw = (vectors @ own.T).mean(1)
+    likeness = float((raw * seen).mean())
     calibrate = lambda value: (value - floor) / (ceiling - floor)
     known = crowd.clone()
     known[index] = centre
     places = ((vectors @ known.T) > (vectors @ centre)[:, None]).sum(1) + 1
     reference = judge_embeddings(reference_photographs(split, index, photos))
     # how much nearer to the very photograph than an honest other photograph of the person is
-    copying = float((vectors @ reference.T).mean() - (own @ reference.T).mean()) - (likeness - ceiling)
+    copying = float((vectors @ reference.T).mean() - (own @ reference.T).mean()) - (float(raw.mean()) - ceiling)
     wanted = torch.tensor([shot.labels() for shot in PROMPTS])
     hits = (read_attributes(trial.pictures) == wanted).float()
     in_colour = torch.tensor([shot.style in ("photo", "painting") for shot in PROMPTS])

@@ -59,7 +59,8 @@ def load_clip():
             super().__init__(embedding_directory=embedding_directory, tokenizer=PortraitTokenizer, **options)
 
     target = comfy.supported_models_base.ClipTarget(PortraitSD1Tokenizer, PortraitSD1ClipModel)
-    clip = comfy.sd.CLIP(target, embedding_directory=folder_paths.get_folder_paths("embeddings"))
+    with torch.no_grad():  # June 2024 fills a parameter in place while it builds
+        clip = comfy.sd.CLIP(target, embedding_directory=folder_paths.get_folder_paths("embeddings"))
     clip.load_sd(assets.text_encoder_state())
     return clip
 

@@ -7,7 +7,6 @@ from torch import Tensor
 from . import assets, tokenizer
 from .autoencoder import SD_SCALE
 from .dataset import cache_folder
-from .denoiser import DIFFUSERS_CONFIG
 from .text_encoder import CONFIG
 
 
@@ -84,8 +83,3 @@ def portrait_vae():
     vae = PortraitVAE()
     vae.inner.load_state_dict(assets.state("autoencoder"))
     return vae.eval().requires_grad_(False)
-
-
-def native_size() -> int:
-    """Pixels per side at which the model was trained."""
-    return DIFFUSERS_CONFIG["sample_size"] * 8
