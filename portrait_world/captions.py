@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .people import Person
-from .shot import Shot
+from .people import EYE_COLOURS, HAIR_COLOURS, Person
+from .shot import COLOURS, GARMENTS, Shot
 
 SCENE_WORDS = {
     "studio": "in a studio", "beach": "on a beach", "forest": "in a forest", "city": "in a city at night",
@@ -110,6 +110,4 @@ def vocabulary() -> set[str]:
     said += [word for variants in STYLE_WORDS.values() for word in variants]
     said += [*SKIN_WORDS, *HAIR_WORDS.values(), "a an person with and wearing skin hair eyes eyebrows no face nose lips"]
     said += ["narrow wide small big thin thick full freckles moustache beard goatee", ", -"]
-    from .people import EYE_COLOURS, HAIR_COLOURS
-    from .shot import COLOURS, GARMENTS
     return set(" ".join([*said, *EYE_COLOURS, *HAIR_COLOURS, *COLOURS, *GARMENTS]).split())

@@ -8,7 +8,7 @@ import torch
 
 # In the order in which they need one another: part → module with a ``train()``.
 PARTS = {
-    "autoencoder": "autoencoder", "recognizer": "recognizer", "judge": "judge", "attributes": "attributes",
+    "autoencoder": "autoencoder", "decoder": "decoder", "recognizer": "recognizer", "judge": "judge", "attributes": "attributes",
     "detector": "detector", "text": "text", "denoiser": "denoiser", "export": "export",
 }
 

@@ -48,19 +48,23 @@ def train(schedule: Schedule = SCHEDULE) -> Autoencoder:
             latents = model.compress(pixels)
             decoded = model.decoder(latents + torch.randn_like(latents) * NOISE)
         decoded, latents = decoded.float(), latents.float()
-        error = decoded - pixels
-        l1 = error.abs().mean()
-        edges = error.diff(dim=3).abs().mean() + error.diff(dim=2).abs().mean()
+        value, figures = picture_loss(decoded - pixels)
         # about unit variance, so that NOISE means what it says and no channel saturates
         spread = latents.transpose(0, 1).flatten(1)
         shape = (spread.mean(1) ** 2 + (spread.std(1) - 1) ** 2).mean()
-        total = l1 + 0.5 * edges + 0.5 * (error ** 2).mean() + 0.01 * shape
-        return total, {"l1": float(l1.detach()), "latent_std": float(spread.detach().std())}
+        return value + 0.01 * shape, {**figures, "latent_std": float(spread.detach().std())}
 
     session.run(loss)
     session.averaged()
     _measure_latents(model)
     return model
+
+
+def picture_loss(error: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """(B, 3, H, W) difference of pictures → absolute error, error of the edges, and a little squared error."""
+    l1 = error.abs().mean()
+    edges = error.diff(dim=3).abs().mean() + error.diff(dim=2).abs().mean()
+    return l1 + 0.5 * edges + 0.5 * (error ** 2).mean(), {"l1": float(l1.detach())}
 
 
 @torch.no_grad()

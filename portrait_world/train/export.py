@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from .. import assets
 from ..face_pack import export as export_face_pack
-from . import attributes, autoencoder, detector, recognizer
+from . import attributes, decoder, detector, recognizer
 from . import denoiser as denoiser_training
 from .recognizer import train_judge
 
 
 def train() -> None:
     """Export everything; a part that is not yet trained to the end is trained first, except the denoiser."""
-    assets.save("autoencoder", autoencoder.train().state_dict())
+    assets.save("autoencoder", decoder.train().state_dict())
     assets.save("judge", train_judge().state_dict())
     assets.save("attributes", attributes.train().state_dict())
     export_face_pack(detector.train(), recognizer.train(), assets.FACE_PACK)
