@@ -24,6 +24,7 @@ def save(name: str, tensors: dict[str, Tensor], **metadata: str) -> Path:
     path = FOLDER / f"{name}.safetensors"
     stored = {key: (value.half() if value.is_floating_point() else value).detach().contiguous().clone() for key, value in tensors.items()}
     save_file(stored, path, metadata={"licence": LICENCE, **metadata})
+    path.chmod(0o644)  # safetensors makes files that only their owner may read
     return path
 
 

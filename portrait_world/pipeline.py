@@ -21,10 +21,11 @@ def load_pipeline(dtype: torch.dtype = torch.float32):
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1, prediction_type="epsilon",
     )
-    return StableDiffusionPipeline(
-        vae=portrait_vae().to(dtype), text_encoder=text_encoder().to(dtype), tokenizer=words, unet=unet().to(dtype),
-        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    pipe = StableDiffusionPipeline(
+        vae=portrait_vae(), text_encoder=text_encoder(), tokenizer=words, unet=unet(), scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )
+    return pipe if dtype == torch.float32 else pipe.to(dtype)
 
 
 def text_encoder():

@@ -8,7 +8,7 @@ from ..autoencoder import Autoencoder
 from . import autoencoder
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=3500, rate=6e-4, warmup=50, average=0.998, weight_decay=1e-4, seed=9)
+SCHEDULE = Schedule(steps=2000, rate=6e-4, warmup=50, average=0.998, weight_decay=1e-4, seed=9)
 
 
 def train(schedule: Schedule = SCHEDULE) -> Autoencoder:

@@ -1,7 +1,8 @@
 """Trains the denoiser and the text encoder together: noise prediction on the latents, fresh captions every time."""
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,13 +10,14 @@ from .. import noise as schedule_of_noise
 from ..denoiser import build
 from ..text_encoder import TextEncoder
 from ..tokenizer import tokenize
-from . import autoencoder, text
+from . import text
 from .captioned import Captioned
 from .latents import latents
 from .session import Schedule, Session
 
 SCHEDULE = Schedule(steps=16000, rate=1.2e-3, warmup=100, average=0.9985, cooldown=0.4, weight_decay=1e-3, seed=6, save_every=250)
 BATCH = 32
+ENCODER_EVERY = 3
 EMPTY_SHARE = 0.1  # captions dropped, for classifier-free guidance
 
 
@@ -26,6 +28,7 @@ def session(schedule: Schedule = SCHEDULE) -> Session:
     torch.manual_seed(schedule.seed)
     unet = build()
     unet.set_attn_processor(AttnProcessor())  # plain products: half the time of the fused kernel's backward on a CPU
+    _split_gates(unet)
     encoder = TextEncoder()
     groups = [{"params": list(unet.parameters())}, {"params": list(encoder.parameters()), "boost": 0.5}]
     made = Session("denoiser", {"unet": unet, "encoder": encoder}, schedule, groups)
@@ -38,7 +41,7 @@ def train(schedule: Schedule = SCHEDULE) -> Session:
     """Train (or go on training); returns the session with averaged weights."""
     made = session(schedule)
     unet, encoder = made.modules["unet"], made.modules["encoder"]
-    store = latents(autoencoder.train())
+    store = latents()
     captioned = Captioned(made.rng)
 
     def loss() -> tuple[Tensor, dict[str, float]]:
@@ -47,8 +50,11 @@ def train(schedule: Schedule = SCHEDULE) -> Session:
         timesteps = torch.randint(0, schedule_of_noise.STEPS, (BATCH,))
         noise = torch.randn_like(clean)
         ids = tokenize([captioned.caption(row, EMPTY_SHARE) for row in rows])
+        # the encoder starts trained: it follows every third step, and its backward pass is saved in the others
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = unet(schedule_of_noise.add_noise(clean, noise, timesteps), timesteps, encoder(ids)).sample
+            with torch.set_grad_enabled(made.step % ENCODER_EVERY == 0):
+                condition = encoder(ids)
+            predicted = unet(schedule_of_noise.add_noise(clean, noise, timesteps), timesteps, condition).sample
         errors = ((predicted.float() - noise) ** 2).mean((1, 2, 3))
         value = (errors * schedule_of_noise.loss_weights(timesteps)).mean()
         return value, {"plain": float(errors.detach().mean())}
@@ -56,3 +62,18 @@ def train(schedule: Schedule = SCHEDULE) -> Session:
     made.run(loss)
     made.averaged()
     return made
+
+
+def _split_gates(unet) -> None:
+    """Compute the two halves of every gated activation as two products: the same numbers, without a copy each way."""
+    from diffusers.models.activations import GEGLU
+
+    def gated(layer, hidden: Tensor) -> Tensor:
+        weight, bias = layer.proj.weight, layer.proj.bias
+        half = len(bias) // 2
+        linear = torch.nn.functional.linear
+        return linear(hidden, weight[:half], bias[:half]) * torch.nn.functional.gelu(linear(hidden, weight[half:], bias[half:]))
+
+    for module in unet.modules():
+        if isinstance(module, GEGLU):
+            module.forward = partial(gated, module)
