@@ -28,7 +28,9 @@ class Detector(nn.Module):
         self.c8 = nn.Sequential(_block(16, 24, 2), _block(24, 24, 1))
         self.c16 = nn.Sequential(_block(24, 32, 2), _block(32, 32, 1))
         self.c32 = nn.Sequential(_block(32, 48, 2), _block(48, 48, 1))
-        self.context = nn.Sequential(_block(48, 48, 2), _block(48, 48, 1), nn.Upsample(scale_factor=2))
+        # a portrait at 640 pixels fills the picture: the middle must see as far as its edges
+        self.context = nn.Sequential(_block(48, 48, 2), _block(48, 48, 1))
+        self.wide = nn.Sequential(_block(48, 48, 2), _block(48, 48, 1))
         self.join16 = nn.Conv2d(48, 32, 1)
         self.join8 = nn.Conv2d(32, 24, 1)
         self.heads = nn.ModuleList(
@@ -42,8 +44,8 @@ class Detector(nn.Module):
         f8 = self.c8(self.stem(self.shrink(pixels)))
         f16 = self.c16(f8)
         f32 = self.c32(f16)
-        # an odd number of cells shrinks and grows to one more; cut it back
-        f32 = f32 + self.context(f32)[:, :, :f32.shape[2], :f32.shape[3]]
+        f64 = self.context(f32)
+        f32 = f32 + _grown(f64 + _grown(self.wide(f64), f64), f32)
         f16 = f16 + nn.functional.interpolate(self.join16(f32), scale_factor=2.0)
         f8 = f8 + nn.functional.interpolate(self.join8(f16), scale_factor=2.0)
         made = []
@@ -60,6 +62,11 @@ class Detector(nn.Module):
         return (
             *(part[:, :1].sigmoid() for part in flat), *(part[:, 1:5] for part in flat), *(part[:, 5:] for part in flat)
         )
+
+
+def _grown(coarse: Tensor, fine: Tensor) -> Tensor:
+    """Twice as many cells; an odd number had shrunk and would grow to one more, so it is cut to that of ``fine``."""
+    return nn.functional.interpolate(coarse, scale_factor=2.0)[:, :, :fine.shape[2], :fine.shape[3]]
 
 
 def cell_centres(height: int, width: int, stride: int) -> Tensor:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from .. import assets
 from ..face_pack import export as export_face_pack
-from . import attributes, decoder, detector, recognizer
+from . import attributes, decoder, detector, recognizer, text
 from . import denoiser as denoiser_training
 from .recognizer import train_judge
 
@@ -22,4 +22,4 @@ def denoiser() -> None:
     session = denoiser_training.session()
     session.averaged()
     assets.save("denoiser", session.modules["unet"].state_dict(), steps=str(session.step), seconds=str(int(session.seconds)))
-    assets.save_text_encoder(session.modules["encoder"])
+    assets.save_text_encoder(text.train())

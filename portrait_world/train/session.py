@@ -93,12 +93,6 @@ class Session:
                     self.save()
         self.save()
 
-    def adopt(self, name: str, trained: nn.Module) -> None:
-        """Start one module (and its average) from weights trained elsewhere."""
-        self.modules[name].load_state_dict(trained.state_dict())
-        if self._average is not None:
-            self._average = [p.detach().clone() for p in self._parameters]
-
     def averaged(self) -> None:
         """Replace the weights by their moving average: what is evaluated and shipped."""
         if self._average is not None:
