@@ -1,0 +1,176 @@
+"""``python -m portrait_world.benchmark``: every method, the same people, the same prompts, one judge that took no part.
+
+    python -m portrait_world.benchmark --methods textual-inversion,cross-init,id-ea-fast --people 8 --photos 1 --seeds 3 \\
+        --split test --people-seed 0 --json out.json
+
+Prints a table and writes the figures and a contact sheet (rows people, columns methods, first column the photograph).
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .contenders import CONTENDERS
+from .people import SPLITS, person
+from .portrait import render
+from .shot import ATTRIBUTES, photograph
+from .similarity import judge_embeddings, read_attributes
+from .trial import PROMPTS, Trial, face_vectors, other_photographs, reference_photographs, run_trial
+
+CROWD = 200  # among how many people the right one is searched
+
+
+@dataclass(frozen=True)
+class Score:
+    """The figures of one trial.
+
+    Attributes:
+        likeness: judge's cosine to the person's other photographs, mean over the pictures; a missing face counts 0.
+        calibrated: likeness on the scale where the person's own other photographs are 1 and strangers are 0.
+        rank: the person's place among CROWD people, 1 is best.
+        copying: likeness to the training photograph beyond likeness to the person.
+        missed: share of pictures in which the face pack finds no face.
+        prompt: attribute → share of pictures that show what the prompt said.
+        by_step: step → calibrated likeness of the first prompts.
+    """
+
+    likeness: float
+    calibrated: float
+    rank: float
+    copying: float
+    missed: float
+    prompt: dict[str, float]
+    by_step: dict[int, float]
+    drift: float
+    seconds: float
+    peak_megabytes: float
+
+
+@lru_cache(maxsize=4)
+def _crowd(split: str) -> Tensor:
+    """(CROWD, 512) what the people of a split look like to the judge."""
+    rng, rows = np.random.default_rng(13), []
+    for index in range(min(CROWD, SPLITS[split])):
+        pictures = np.stack([render(person(split, index), photograph(rng)) for _ in range(3)])
+        rows.append(torch.nn.functional.normalize(judge_embeddings(pictures).mean(0), dim=0))
+    return torch.stack(rows)
+
+
+def score(trial: Trial, split: str, index: int, photos: int) -> Score:
+    """Judge one trial."""
+    own = judge_embeddings(other_photographs(split, index))
+    centre = torch.nn.functional.normalize(own.mean(0), dim=0)
+    crowd = _crowd(split)
+    ceiling = float((own @ own.T)[~torch.eye(len(own), dtype=torch.bool)].mean())
+    strangers = crowd[torch.arange(len(crowd)) != index]
+    floor = float((own @ strangers.T).mean())
+    vectors = judge_embeddings(trial.pictures)
+    seen = torch.tensor([vector is not None for vector in face_vectors(trial.pictures)]).float()
+    raw = (vectors @ own.T).mean(1)
+    likeness = float((raw * seen).mean())
+    calibrate = lambda value: (value - floor) / (ceiling - floor)
+    known = crowd.clone()
+    known[index] = centre
+    places = ((vectors @ known.T) > (vectors @ centre)[:, None]).sum(1) + 1
+    reference = judge_embeddings(reference_photographs(split, index, photos))
+    # how much nearer to the very photograph than an honest other photograph of the person is
+    copying = float((vectors @ reference.T).mean() - (own @ reference.T).mean()) - (float(raw.mean()) - ceiling)
+    wanted = torch.tensor([shot.labels() for shot in PROMPTS])
+    hits = (read_attributes(trial.pictures) == wanted).float()
+    in_colour = torch.tensor([shot.style in ("photo", "painting") for shot in PROMPTS])
+    prompt = {field: float(hits[in_colour, k].mean() if field == "colour" else hits[:, k].mean()) for k, field in enumerate(ATTRIBUTES)}
+    by_step = {step: calibrate(float((judge_embeddings(pictures) @ own.T).mean())) for step, pictures in trial.by_step.items()}
+    return Score(
+        likeness, calibrate(likeness), float(places.float().mean()), copying, 1 - float(seen.mean()), prompt, by_step,
+        trial.drift, trial.seconds, trial.peak_megabytes,
+    )
+
+
+def summary(scores: list[Score]) -> dict[str, list[float]]:
+    """Column → [mean, standard deviation] over people and seeds."""
+    columns = {
+        "likeness": [s.likeness for s in scores], "calibrated": [s.calibrated for s in scores], f"rank/{CROWD}": [s.rank for s in scores],
+        "copying": [s.copying for s in scores], "missed": [s.missed for s in scores],
+        **{field: [s.prompt[field] for s in scores] for field in ATTRIBUTES},
+        "drift": [s.drift for s in scores], "seconds": [s.seconds for s in scores], "MB": [s.peak_megabytes for s in scores],
+    }
+    for step in scores[0].by_step:
+        columns[f"at {step}"] = [s.by_step[step] for s in scores if step in s.by_step]
+    return {name: [round(float(np.mean(values)), 4), round(float(np.std(values)), 4)] for name, values in columns.items()}
+
+
+def table(results: dict[str, dict[str, list[float]]]) -> str:
+    """A plain-text table, one line per method."""
+    columns = list(dict.fromkeys(column for row in results.values() for column in row))
+    width = max(len(name) for name in results) + 2
+    lines = ["".ljust(width) + "".join(column.rjust(15) for column in columns)]
+    for name, row in results.items():
+        cells = [f"{row[c][0]:.3f} ± {row[c][1]:.3f}" if c in row else "" for c in columns]
+        lines.append(name.ljust(width) + "".join(cell.rjust(15) for cell in cells))
+    return "\n".join(lines)
+
+
+def run(methods: list[str], people: int, photos: int, seeds: int, split: str, people_seed: int, steps: int, stops: tuple[int, ...], show) -> tuple[dict, np.ndarray]:
+    """All trials; returns the summaries and the contact sheet."""
+    chosen = np.random.default_rng(people_seed).permutation(SPLITS[split])[:people]
+    results, sheet = {}, [[reference_photographs(split, int(i), 1)[0]] for i in chosen]
+    for method in methods:
+        scores = []
+        for row, index in enumerate(chosen):
+            for seed in range(seeds):
+                trial = run_trial(method, split, int(index), photos, seed, steps, stops)
+                scores.append(score(trial, split, int(index), photos))
+                show(method)
+                if seed == 0:
+                    sheet[row].append(trial.pictures[row % len(PROMPTS)])
+        results[method] = summary(scores)
+    return results, np.concatenate([np.concatenate(row, 1) for row in sheet])
+
+
+def main() -> None:
+    from tqdm import tqdm
+
+    parser = argparse.ArgumentParser(prog="python -m portrait_world.benchmark", description=__doc__.split("\n")[0])
+    parser.add_argument("--methods", default=",".join(name for name in CONTENDERS if name != "untrained"), help=f"of {', '.join(CONTENDERS)}")
+    parser.add_argument("--people", type=int, default=8)
+    parser.add_argument("--photos", type=int, default=1, help="reference photographs per person")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--people-seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=0, help="training steps for every method; 0 = each method's own")
+    parser.add_argument("--stops", default="10,25,50,100", help="steps at which likeness is measured on the way")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=None, help="write figures here, and the sheet beside it")
+    parser.add_argument("--quick", action="store_true", help="2 people, 1 seed, 40 steps: minutes")
+    options = parser.parse_args()
+    methods = options.methods.split(",")
+    unknown = [name for name in methods if name not in CONTENDERS]
+    if unknown:
+        parser.error(f"no such method: {', '.join(unknown)}. Known: {', '.join(CONTENDERS)}")
+    if options.quick:
+        options.people, options.seeds, options.steps, options.stops = 2, 1, options.steps or 40, "10,25"
+    torch.set_num_threads(options.threads)
+    stops = tuple(int(step) for step in options.stops.split(",") if step)
+    with tqdm(total=len(methods) * options.people * options.seeds) as bar:
+        def show(method: str) -> None:
+            bar.set_description(method)
+            bar.update()
+
+        results, sheet = run(methods, options.people, options.photos, options.seeds, options.split, options.people_seed, options.steps, stops, show)
+    print(table(results))
+    if options.json:
+        chosen = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+        options.json.write_text(json.dumps({"options": chosen, "mean_std": results}, indent=1), encoding="utf-8")
+        Image.fromarray(sheet).save(options.json.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

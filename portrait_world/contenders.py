@@ -1,0 +1,62 @@
+"""Who competes in the benchmark: one table, name → how a person is learned from photographs.
+
+A method of the engine enters as its recipe; the two baselines are the engine's own loop with only the tokens learning.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the table.
+
+    Attributes:
+        recipe: name of the engine's recipe it starts from.
+        start: where the pseudo-tokens begin: ``anchor`` (cross initialisation: the names' average after the text encoder)
+            or ``word`` (the input embedding of a word, as plain textual inversion does).
+        changes: fields of the recipe that differ.
+    """
+
+    recipe: str
+    start: str = "anchor"
+    changes: dict = field(default_factory=dict)
+
+
+# The baselines' learning rates are their own best of a sweep on validation people (docs/portrait_world.md says when it was run).
+CONTENDERS: dict[str, Contender] = {
+    "textual-inversion": Contender("released", "word", dict(
+        name="textual-inversion", trains=frozenset({"tokens"}), anchor_weight=0.0, lr=0.002, batch=4, steps=200,
+    )),
+    "cross-init": Contender("released", "anchor", dict(
+        name="cross-init", trains=frozenset({"tokens"}), anchor_weight=1e-4, lr=0.01, batch=4, steps=200,
+    )),
+    "id-ea-fast": Contender("fast"),
+    "id-ea-released": Contender("released"),
+    "id-ea-paper": Contender("paper"),
+    "untrained": Contender("fast", "anchor", dict(name="untrained", steps=1, lr=0.0)),
+}
+
+
+def recipe_of(contender: Contender, steps: int = 0):
+    """The engine's recipe with the contender's changes, and other steps when asked."""
+    from idea_engine.methods import id_ea
+
+    recipe = replace(id_ea.RECIPES[contender.recipe], **contender.changes)
+    return replace(recipe, steps=steps) if steps else recipe
+
+
+def starting_point(contender: Contender, backend, anchor, word: str = "person"):
+    """The IDAnchor the contender's tokens start from.
+
+    Args:
+        backend: the engine's diffusion backend.
+        anchor: the IDAnchor of the world's names.
+        word: for ``word`` starts.
+    """
+    import torch
+
+    if contender.start == "anchor":
+        return anchor
+    ids = torch.tensor(backend.word_ids(word)[:1] * len(anchor.names_used))
+    return replace(anchor, rows={key: backend.token_rows(key, ids).float().cpu() for key in backend.family.encoders})

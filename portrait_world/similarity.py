@@ -1,0 +1,33 @@
+"""Likeness between portraits, as the judge sees it."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import assets
+from .autoencoder import to_tensor
+
+
+@torch.no_grad()
+def judge_embeddings(pictures: np.ndarray, batch: int = 64) -> Tensor:
+    """(B, 128, 128, 3) uint8 → (B, 512) unit-length embeddings by the judge."""
+    model = assets.judge()
+    parts = [model(to_tensor(pictures[start:start + batch])) for start in range(0, len(pictures), batch)]
+    return torch.nn.functional.normalize(torch.cat(parts), dim=1)
+
+
+@torch.no_grad()
+def read_attributes(pictures: np.ndarray, batch: int = 64) -> Tensor:
+    """(B, 128, 128, 3) uint8 → (B, 6) int64: the attribute judge's choice, in the order of shot.ATTRIBUTES."""
+    model = assets.attribute_judge()
+    rows = []
+    for start in range(0, len(pictures), batch):
+        rows.append(torch.stack([logits.argmax(1) for logits in model(to_tensor(pictures[start:start + batch]))], 1))
+    return torch.cat(rows)
+
+
+def area_under_curve(same: np.ndarray, different: np.ndarray) -> float:
+    """The chance that a pair of one person scores above a pair of two: 1-d arrays of cosines → 0..1."""
+    ranks = np.concatenate([same, different]).argsort().argsort()
+    return float((ranks[:len(same)].sum() - len(same) * (len(same) - 1) / 2) / len(same) / len(different))

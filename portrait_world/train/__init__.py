@@ -1,0 +1,1 @@
+"""Remakes every shipped asset: ``python -m portrait_world.train <part|all>``."""

@@ -1,0 +1,45 @@
+"""The benchmark's table and bookkeeping; whole trials are run by the benchmark itself."""
+import pytest
+
+from portrait_world.benchmark import Score, summary, table
+from portrait_world.contenders import CONTENDERS, recipe_of
+from portrait_world.shot import ATTRIBUTES
+from portrait_world.trial import PROMPTS, other_photographs, reference_photographs
+
+
+def test_every_contender_has_a_recipe_in_the_engine():
+    for name, contender in CONTENDERS.items():
+        recipe = recipe_of(contender, steps=7)
+        assert recipe.steps == 7 and "tokens" in recipe.trains, name
+
+
+def test_the_baselines_train_nothing_but_tokens():
+    for name in ("textual-inversion", "cross-init"):
+        assert recipe_of(CONTENDERS[name]).trains == {"tokens"}
+    assert CONTENDERS["textual-inversion"].start == "word"
+
+
+def test_references_are_never_among_the_photographs_that_score():
+    references = {picture.tobytes() for picture in reference_photographs("test", 0, 4)}
+    assert not references & {picture.tobytes() for picture in other_photographs("test", 0)}
+
+
+def test_prompts_cover_every_scene_once():
+    assert sorted(shot.scene for shot in PROMPTS) == sorted(ATTRIBUTES["scene"])
+
+
+def test_the_table_shows_means_and_spreads():
+    made = [Score(v, v, 3.0, 0.0, 0.0, {field: 1.0 for field in ATTRIBUTES}, {10: v}, 0.1, 2.0, 100.0) for v in (0.2, 0.4)]
+    figures = summary(made)
+    assert figures["likeness"] == pytest.approx([0.3, 0.1])
+    assert "0.300 ± 0.100" in table({"id-ea-fast": figures})
+    assert "at 10" in figures
+
+
+def test_an_unknown_method_is_refused(monkeypatch, capsys):
+    from portrait_world import benchmark
+
+    monkeypatch.setattr("sys.argv", ["benchmark", "--methods", "magic"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "no such method: magic" in capsys.readouterr().err
