@@ -23,7 +23,7 @@ class Contender:
     changes: dict = field(default_factory=dict)
 
 
-# The baselines' learning rates are their own best of a sweep on validation people (docs/portrait_world.md says when it was run).
+# The baselines' learning rates are placeholders: the sweep on validation people waits for a trained denoiser.
 CONTENDERS: dict[str, Contender] = {
     "textual-inversion": Contender("released", "word", dict(
         name="textual-inversion", trains=frozenset({"tokens"}), anchor_weight=0.0, lr=0.002, batch=4, steps=200,
