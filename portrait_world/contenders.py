@@ -26,10 +26,10 @@ class Contender:
 # The baselines' learning rates are placeholders: the sweep on validation people waits for a trained denoiser.
 CONTENDERS: dict[str, Contender] = {
     "textual-inversion": Contender("released", "word", dict(
-        name="textual-inversion", trains=frozenset({"tokens"}), anchor_weight=0.0, lr=0.002, batch=4, steps=200,
+        name="textual-inversion", trains=("tokens",), anchor_weight=0.0, lr=0.002, batch=4, steps=200,
     )),
     "cross-init": Contender("released", "anchor", dict(
-        name="cross-init", trains=frozenset({"tokens"}), anchor_weight=1e-4, lr=0.01, batch=4, steps=200,
+        name="cross-init", trains=("tokens",), anchor_weight=1e-4, lr=0.01, batch=4, steps=200,
     )),
     "id-ea-fast": Contender("fast"),
     "id-ea-released": Contender("released"),
