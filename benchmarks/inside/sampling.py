@@ -8,6 +8,7 @@ from typing import Callable
 import torch
 
 from . import pack
+from .clock import clock_of
 from .models import identity, reduced_unet
 
 APPLIED = (1, 2, 4)  # identities
@@ -31,7 +32,7 @@ def measure(clip, vae, pixels: int, rounds: int, steps: int) -> dict:
             cases[str(number)] = (applied_model, positive, _conditioning(applied_clip, "ugly"))
     lengths = {name: positive[0][0].shape[1] for name, (_, positive, _) in cases.items()}
     assert len(set(lengths.values())) == 1, lengths  # only equal contexts can be compared
-    clock = _clock(model.load_device)
+    clock = clock_of(model.load_device)
     seconds: dict[str, list[float]] = {name: [] for name in _TURNS}
     patch_seconds: dict[str, list[float]] = {name: [] for name in _TURNS}
     for case in cases.values():
@@ -43,18 +44,6 @@ def measure(clip, vae, pixels: int, rounds: int, steps: int) -> dict:
                 seconds[name].append(statistics.median(_step_seconds(*cases[name], pixels, steps, clock)))
                 patch_seconds[name].append(patch.seconds / steps)
     return {"seconds": seconds, "patch_seconds": patch_seconds, "effect": _effect(cases, pixels)}
-
-
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds of the process on the CPU, where with one thread other programs do not count; on a GPU the wall's, when its work is done."""
-    if device.type == "cpu":
-        return time.process_time
-
-    def finished() -> float:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return finished
 
 
 class _PatchClock:

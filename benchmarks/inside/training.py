@@ -4,11 +4,11 @@ from __future__ import annotations
 import gc
 import statistics
 import threading
-import time
 
 import torch
 
 from . import pack
+from .clock import clock_of
 from .models import face, reduced_unet
 
 _WARM_UP = 1  # steps; the first one pays for allocations and the optimizer's state
@@ -25,9 +25,11 @@ def measure(clip, vae, recipe: str, pixels: int, batch: int, steps: int) -> dict
     config = train.TrainConfig(recipe=recipe, steps=_WARM_UP + steps, batch=batch, resolution=pixels)
     backend.load()
     weights = _read_all([model.model, clip.cond_stage_model, vae.first_stage_model])
+    torch.set_num_threads(1)
+    clock = clock_of(backend.device)
     ends: list[float] = []
     with _PeakMemory(backend.device) as memory:
-        _, report = train.train(backend, enhanced, [photo], config, on_step=lambda event: ends.append(time.perf_counter()))
+        _, report = train.train(backend, enhanced, [photo], config, on_step=lambda event: ends.append(clock()))
     seconds = [late - early for early, late in zip(ends[_WARM_UP - 1:], ends[_WARM_UP:])]
     return {
         "recipe": recipe, "pixels": pixels, "batch": batch, "seconds_per_step": statistics.median(seconds), "step_seconds": seconds,

@@ -15,7 +15,7 @@ def test_every_contender_has_a_recipe_in_the_engine():
 
 def test_the_baselines_train_nothing_but_tokens():
     for name in ("textual-inversion", "cross-init"):
-        assert recipe_of(CONTENDERS[name]).trains == {"tokens"}
+        assert recipe_of(CONTENDERS[name]).trains == ("tokens",)
     assert CONTENDERS["textual-inversion"].start == "word"
 
 
