@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def found_hosts(only: str | None = None) -> list[Host]:
     """Every ComfyUI the tests would run on, ready to start."""
     found = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_possible() else [])]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a host and its folder are cleared away when a benchmark is stopped
     chosen = [host for host in found if only in (None, host.id)]
     if not chosen:
         sys.exit(f"There is no host {only or ''}; found: {', '.join(host.id for host in found) or 'none'}.")

@@ -57,7 +57,8 @@ def _attention(weights: AdapterWeights) -> nn.MultiheadAttention:
     width = weights.features.shape[-1]
     with torch.inference_mode(False):
         attention = nn.MultiheadAttention(width, HEADS, batch_first=True, device="meta")
-        state = {name: tensor.float() for name, tensor in weights.attention.items()}
+        # Copies: a float32 tensor from a host may be an inference tensor, which cannot become a parameter.
+        state = {name: tensor.float().clone() for name, tensor in weights.attention.items()}
         attention.load_state_dict(state, assign=True)
         return attention.train(False).requires_grad_(False)
 

@@ -79,3 +79,12 @@ def test_an_empty_edit_passes_the_same_context_through():
     context = torch.randn(1, L, WIDTH)
     keys, values = CrossAttentionEdit().contexts(0, context)
     assert keys is context and values is context
+
+
+def test_a_float32_adapter_read_in_inference_mode_is_used_like_any_other():
+    adapter = seeded(0, IDAdapter, WIDTH)
+    torch.nn.init.constant_(adapter.gamma, 0.3)
+    context, enhanced = torch.randn(1, L, WIDTH), torch.randn(N, 2 * WIDTH)
+    with torch.inference_mode():
+        found = adapter_residual(adapter.bake(enhanced, "prompt"), context)
+    torch.testing.assert_close(found, adapter(context, enhanced).detach())
