@@ -15,10 +15,11 @@ from torch import Tensor
 from .backends.base import DiffusionBackend, Prompt
 from .checkpoint import Checkpoint, Progress
 from .errors import TrainingError
-from .losses import noise_loss
+from .losses import face_weights, min_snr_weights, noise_loss
 from .methods import id_ea
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
-from .photos import prepare_photos
+from .photos import prepare_masks, prepare_photos
+from .prior import Prior
 from .tokens import check_trigger, tokenize_template
 from .types import EnhancedIdentity, Identity
 
@@ -127,6 +128,7 @@ def train(
     photos: Sequence[Tensor],
     config: TrainConfig,
     *,
+    masks: Sequence[Tensor] | None = None,
     on_step: Callable[[StepEvent], None] = lambda event: None,
     checkpoint: Checkpoint | None = None,
     build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = id_ea.build,
@@ -135,18 +137,20 @@ def train(
 
     Args:
         photos: pictures of the person, each (H, W, 3) in 0..1.
+        masks: where the face is, one (H, W) in 0..1 per photograph; read by the recipes that look at the face only.
         on_step: called after every step; whatever it raises ends the training after the work was kept in ``checkpoint``.
         checkpoint: where an interrupted training is kept, and looked for.
 
     Raises:
         TriggerError, BadImageError: before anything is computed.
-        TrainingError: the loss was not finite three times in a row, or one picture does not fit into memory.
+        TrainingError: the loss was not finite three times in a row, one picture does not fit into memory, or the recipe needs masks.
     """
     recipe = config.resolved()
     check_trigger(config.trigger, backend.word_ids)
     started = time.perf_counter()
     with torch.inference_mode(False):
-        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build)
+        faces = None if masks is None else prepare_masks(masks, photos, config.resolution)
+        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build, faces)
         try:
             return run.execute(on_step, checkpoint, started)
         finally:
@@ -157,7 +161,13 @@ def train(
 class _Run:
     """The state of one training while it runs."""
 
-    def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build):
+    def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build, faces=None):
+        if recipe.face_share and faces is None:
+            raise TrainingError(
+                f"The recipe {recipe.name} weighs the face more than the rest, but there are no face masks. Connect masks of Face Embed to masks of "
+                "the Train node."
+            )
+        self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
         self.prompts = [tokenize_template(backend, template, count) for template in config.templates]
@@ -174,6 +184,7 @@ class _Run:
         scale = _FIRST_LOSS_SCALE if getattr(backend, "needs_loss_scaling", False) else 1.0
         self.progress = Progress(step=0, losses=[], skipped=0, loss_scale=scale)
         self.denoised = self.latents[:1]
+        self.prior = Prior(backend, config.templates) if recipe.prior_weight else None
         self.session = ExitStack()  # the backend's training mode, open for the whole run: entering it touches every weight
 
     def execute(self, on_step, checkpoint: Checkpoint | None, started: float) -> tuple[Identity, TrainReport]:
@@ -262,7 +273,7 @@ class _Run:
             losses = self.picture_losses(batch, slice(start, start + self.micro))
             loss = losses.sum() / recipe.batch
             if start == 0:
-                loss = loss + self.module.regularizer()
+                loss = loss + self.module.regularizer() + self._prior_loss(batch)
             (loss * self.progress.loss_scale).backward()
             total += float(loss.detach())
         if self.progress.loss_scale != 1.0:
@@ -283,7 +294,19 @@ class _Run:
             condition, self.module.edit(positions),
         )
         self.denoised = prediction.denoised[:1].detach()
-        return noise_loss(prediction.output, prediction.target)
+        weights = face_weights(self.faces[batch.pictures[part].to(device)], self.recipe.face_share) if self.recipe.face_share else None
+        losses = noise_loss(prediction.output, prediction.target, weights)
+        if self.recipe.snr_ceiling:
+            losses = losses * min_snr_weights(prediction.snr, prediction.velocity, self.recipe.snr_ceiling)
+        return losses
+
+    def _prior_loss(self, batch: Batch) -> Tensor | float:
+        """The change of one picture's prediction under a prompt without the person, weighted."""
+        if self.prior is None:
+            return 0.0
+        device = self.backend.device
+        one = (self.latents[batch.pictures[:1].to(device)], batch.noise[:1].to(device), batch.timesteps[:1].to(device))
+        return self.recipe.prior_weight * self.prior(self.module, int(batch.prompts[0]), *one)
 
     def _gradients_finite(self) -> bool:
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -49,10 +49,16 @@ class TrainIDEA:
                 )}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "tooltip": "The same seed and inputs give the same identity."}),
             },
+            "optional": {
+                "masks": ("MASK", {"tooltip": (
+                    "Where the face is in each photograph, from Face Embed. Unconnected: what Face Embed found, if it saw the same photographs. "
+                    "Only recipes that weigh the face more than the rest read it."
+                )}),
+            },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
-    def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, node_id=None):
+    def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, masks=None, node_id=None):
         from ..idea_engine.chart import loss_chart
         from ..idea_engine.checkpoint import Checkpoint
         from ..idea_engine.errors import FamilyMismatchError
@@ -75,7 +81,8 @@ class TrainIDEA:
             recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed,
             resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
         )
-        key = _content_key(backend, enhanced, photos, config)
+        faces = _face_masks(masks, enhanced, photos) if config.resolved().face_share else None
+        key = _content_key(backend, enhanced, photos, config, faces)
         finished = training_cache() / f"{key}.safetensors"
         identity = _kept(finished, enhanced, trigger)
         if identity is not None:
@@ -83,7 +90,7 @@ class TrainIDEA:
         else:
             progress = TrainingProgress(node_id, config.resolved().steps, model.model.latent_format)
             identity, report = train(
-                backend, enhanced, list(photos), config, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
+                backend, enhanced, list(photos), config, masks=faces, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
             )
             _keep(identity, finished)
             trim_training_cache()
@@ -94,7 +101,15 @@ class TrainIDEA:
                 "result": (identity, to_image(loss_chart(losses, title=f"{trigger} · {recipe}")))}
 
 
-def _content_key(backend, enhanced, photos, config) -> str:
+def _face_masks(masks, enhanced, photos):
+    """One (H, W) mask per photograph: those connected, else Face Embed's where they belong to these photographs, else None."""
+    if masks is not None:
+        return list(masks)
+    found = list(enhanced.masks)
+    return found if [mask.shape for mask in found] == [photo.shape[:2] for photo in photos] else None
+
+
+def _content_key(backend, enhanced, photos, config, masks=None) -> str:
     """Names the training by everything its result depends on; the trigger is only a name."""
     from dataclasses import replace
 
@@ -105,7 +120,7 @@ def _content_key(backend, enhanced, photos, config) -> str:
     vae = fingerprint(backend.vae.first_stage_model.state_dict().items())
     return content_key(
         "training 1", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx, vae,
-        enhanced.seed, enhanced.face, *anchors, *photos,
+        enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()),
     )
 
 

@@ -28,8 +28,12 @@ class Recipe:
         anchor_weight: λ of the anchor distance.
         beta: β of the adapter.
         adapter_scope: ``prompt`` or ``tokens``, see :class:`~idea_engine.types.AdapterWeights`.
-        key_value_rank: r of the identity's own keys and values.
+        key_value_rank: r of the identity's own keys and values; 0: free vectors, which the face embedding does not condition.
         prompts_per_step: how many different prompts a batch mixes; 0 means one for each picture.
+        face_share: share of the noise loss that comes from inside the face masks alone; needs masks.
+        snr_ceiling: of the min-SNR weights; 0 weighs all timesteps alike.
+        covariance: of the anchor distance: that of the ``anchor``'s own rows (METHODS §1.5), or that of all ``names``.
+        prior_weight: of a loss that keeps a plain prompt's prediction where it was; only ``global_key_value`` moves it.
     """
 
     name: str
@@ -48,6 +52,10 @@ class Recipe:
     adapter_scope: str = "prompt"
     key_value_rank: int = 8
     prompts_per_step: int = 0
+    face_share: float = 0.0
+    snr_ceiling: float = 0.0
+    covariance: str = "anchor"
+    prior_weight: float = 0.0
 
 
 class IdentityModule(nn.Module):
