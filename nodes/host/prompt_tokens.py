@@ -30,7 +30,7 @@ def with_identity(clip, applied: AppliedIdentity):
     Raises:
         TriggerError: the trigger is taken by another identity applied before.
     """
-    before: tuple[AppliedIdentity, ...] = getattr(clip.cond_stage_model, _APPLIED, ())
+    before = applied_to(clip)
     if any(other.identity.trigger == applied.identity.trigger for other in before):
         raise TriggerError(
             f"Two identities answer to {applied.identity.trigger}, so the prompt could not tell them apart. "
@@ -45,6 +45,11 @@ def with_identity(clip, applied: AppliedIdentity):
     clone.tokenizer = tokenizer
     clone.cond_stage_model = _subclassed(clone.cond_stage_model, _IdentityEncoder, everyone)
     return clone
+
+
+def applied_to(clip) -> tuple[AppliedIdentity, ...]:
+    """The identities that a CLIP understands, in the order in which they were applied."""
+    return getattr(clip.cond_stage_model, _APPLIED, ())
 
 
 def _subclassed(original, mixin: type, applied: tuple[AppliedIdentity, ...], **attributes):
