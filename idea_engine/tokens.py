@@ -64,7 +64,8 @@ def prompt_inputs(backend: DiffusionBackend, prompts: Sequence[Prompt], tokens: 
     """Input embeddings of prompts with the identity's rows in their places.
 
     Args:
-        tokens: encoder key → (n, w) float32, may require gradients; an encoder without rows keeps what stands in the prompts.
+        tokens: encoder key → (n, w) float32, or (B, n, w) where the prompts have different ones; may require gradients; an encoder without
+            rows keeps what stands in the prompts.
 
     Returns:
         encoder key → (B, L, w) float32.

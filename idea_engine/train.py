@@ -12,12 +12,14 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .attention_loss import AttentionLoss
 from .backends.base import DiffusionBackend, Prompt
 from .checkpoint import Checkpoint, Progress
 from .errors import TrainingError
 from .losses import face_weights, min_snr_weights, noise_loss
-from .methods import id_ea
+from .methods import RECIPES, build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
+from .methods.sefi_ide import with_attention, with_stages
 from .photos import prepare_masks, prepare_photos
 from .prior import Prior
 from .tokens import check_trigger, tokenize_template
@@ -39,8 +41,9 @@ class TrainConfig:
     """What the artist may choose. 0 stands for the recipe's own value.
 
     Attributes:
-        recipe: ``fast``, ``paper`` or ``released``.
-        steps, batch, lr: see :class:`~idea_engine.methods.base.Recipe`.
+        recipe: a name of :data:`~idea_engine.methods.RECIPES`.
+        steps, batch, lr, stages: see :class:`~idea_engine.methods.base.Recipe`.
+        attention: target of the attention loss, ``off``, or '' for the recipe's own.
         resolution: side of the training pictures in pixels, a multiple of 8.
         seed: of noise, timesteps, pictures and prompts.
         templates: training prompts with ``{tokens}``.
@@ -58,11 +61,14 @@ class TrainConfig:
     templates: tuple[str, ...] = field(default_factory=prompt_templates)
     micro_batch: int = 0
     checkpointing: bool = False
+    stages: int = 0
+    attention: str = ""
 
     def resolved(self) -> Recipe:
         """The recipe with the artist's values in place of its own."""
-        recipe = id_ea.RECIPES[self.recipe]
-        return replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch, lr=self.lr or recipe.lr)
+        recipe = RECIPES[self.recipe]
+        recipe = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch, lr=self.lr or recipe.lr)
+        return with_attention(with_stages(recipe, self.stages), self.attention)
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def train(
     masks: Sequence[Tensor] | None = None,
     on_step: Callable[[StepEvent], None] = lambda event: None,
     checkpoint: Checkpoint | None = None,
-    build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = id_ea.build,
+    build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = build_module,
 ) -> tuple[Identity, TrainReport]:
     """Learn one person.
 
@@ -177,6 +183,9 @@ class _Run:
         mirrored = torch.cat([pictures, pictures.flip(2)])
         self.latents = torch.cat([backend.encode_images(picture[None]).clone() for picture in mirrored])
         self.module = build(enhanced, recipe, backend.block_widths).to(backend.device)
+        self.attention = None
+        if recipe.attention_weight:
+            self.attention = AttentionLoss(backend, recipe.attention_target, self.prompts, self.faces)
         set_trainable(self.module, recipe)
         groups = parameter_groups(self.module, recipe, recipe.lr * recipe.batch)
         self.base_rates = [group["lr"] for group in groups]
@@ -282,23 +291,21 @@ class _Run:
         return total
 
     def picture_losses(self, batch: Batch, part: slice) -> Tensor:
-        """(b,) noise losses of one micro-batch."""
+        """(b,) losses of one micro-batch."""
         device = self.backend.device
         chosen = batch.prompts[part].tolist()
         distinct = sorted(set(chosen))
         prompts: list[Prompt] = [self.prompts[i] for i in distinct]
-        condition = self.module.condition(self.backend, prompts, [distinct.index(i) for i in chosen])
-        positions = torch.tensor([self.prompts[i].positions for i in chosen], device=device)
-        prediction = self.backend.predict(
-            self.latents[batch.pictures[part].to(device)], batch.noise[part].to(device), batch.timesteps[part].to(device),
-            condition, self.module.edit(positions),
-        )
+        pictures, noise, timesteps = batch.pictures[part].to(device), batch.noise[part].to(device), batch.timesteps[part].to(device)
+        look = self.attention and self.attention.look(chosen, pictures, self.latents[pictures], noise, timesteps)
+        condition, edit = self.module.read(self.backend, prompts, [distinct.index(i) for i in chosen], timesteps)
+        prediction = self.backend.predict(self.latents[pictures], noise, timesteps, condition, replace(edit, maps=look and look.maps))
         self.denoised = prediction.denoised[:1].detach()
-        weights = face_weights(self.faces[batch.pictures[part].to(device)], self.recipe.face_share) if self.recipe.face_share else None
+        weights = face_weights(self.faces[pictures], self.recipe.face_share) if self.recipe.face_share else None
         losses = noise_loss(prediction.output, prediction.target, weights)
         if self.recipe.snr_ceiling:
             losses = losses * min_snr_weights(prediction.snr, prediction.velocity, self.recipe.snr_ceiling)
-        return losses
+        return losses + self.recipe.attention_weight * look.losses() if look else losses
 
     def _prior_loss(self, batch: Batch) -> Tensor | float:
         """The change of one picture's prediction under a prompt without the person, weighted."""

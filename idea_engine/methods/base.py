@@ -18,7 +18,7 @@ class Recipe:
     Attributes:
         name: as the artist chooses it.
         trains: the parts that learn, out of ``tokens``, ``enhancer``, ``adapter`` (its matrices), ``gate`` (its γ),
-            ``key_value`` (own positions) and ``global_key_value``.
+            ``key_value`` (own positions), ``global_key_value`` and ``stages``.
         steps, batch: defaults where the user leaves 0.
         lr: learning rate of the tokens per picture of the batch; the step uses lr × batch (METHODS §1.6).
         part_lr: factor on that rate, per part.
@@ -34,6 +34,11 @@ class Recipe:
         snr_ceiling: of the min-SNR weights; 0 weighs all timesteps alike.
         covariance: of the anchor distance: that of the ``anchor``'s own rows (METHODS §1.5), or that of all ``names``.
         prior_weight: of a loss that keeps a plain prompt's prediction where it was; only ``global_key_value`` moves it.
+        stages: into how many equal stages the noise schedule is divided, each with its own tokens for keys and for values (METHODS §2); 0: no
+            stages. They learn if ``trains`` names them.
+        attention_weight: of the face-wise attention loss (METHODS §2); 0 leaves it out.
+        attention_target: where the identity should look: ``face_word``, where the frozen model looks for the word 'face', or ``mask``, inside
+            the face masks.
     """
 
     name: str
@@ -56,6 +61,14 @@ class Recipe:
     snr_ceiling: float = 0.0
     covariance: str = "anchor"
     prior_weight: float = 0.0
+    stages: int = 0
+    attention_weight: float = 0.0
+    attention_target: str = "face_word"
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether training needs face masks."""
+        return self.face_share > 0 or (self.attention_weight > 0 and self.attention_target == "mask")
 
 
 class IdentityModule(nn.Module):
@@ -72,6 +85,13 @@ class IdentityModule(nn.Module):
     def edit(self, positions: Tensor) -> CrossAttentionEdit:
         """The cross-attention edit for a batch whose identity tokens stand at ``positions`` (B, n)."""
         raise NotImplementedError
+
+    def read(
+        self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int], timesteps: Tensor
+    ) -> tuple[TextCondition, CrossAttentionEdit]:
+        """All that cross-attention reads: picture b has the prompt ``prompts[rows[b]]`` and the timestep ``timesteps[b]``."""
+        positions = torch.tensor([prompts[i].positions for i in rows], device=backend.device)
+        return self.condition(backend, prompts, rows), self.edit(positions)
 
     def regularizer(self) -> Tensor:
         """Scalar added to the noise loss, already weighted."""
