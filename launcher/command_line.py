@@ -11,10 +11,10 @@ from . import environment as environments
 from . import hosts
 from .base_directory import BaseDirectory
 from .cache import cache_folder, locked
-from .demo_models import demo_checkpoint, demo_face_pack, family_for
+from .demo_models import demo_checkpoint, demo_face_pack, family_for, in_portrait_world
 from .environment import Environment
 from .errors import LauncherError
-from .portrait import PHOTO, ModelNames, PortraitRequest, make_portrait
+from .portrait import PHOTO, RANDOM_WEIGHTS, ModelNames, PortraitRequest, make_portrait
 from .portrait_world_run import add_sheet
 from .requirements import CHECKOUT, TESTS
 from .server import PACK_NAME, HostProcess, free_port
@@ -102,6 +102,8 @@ def _add_models(request: PortraitRequest, base: BaseDirectory, environment: Envi
     if request.in_portrait_world:
         return ModelNames()
     if request.identity:
+        if not request.checkpoint and in_portrait_world(environment, request.identity):
+            return ModelNames(identity=base.add_identity(request.identity))
         checkpoint = request.checkpoint or demo_checkpoint(environment, family_for(environment, request.identity))
         return ModelNames(base.add_checkpoint(checkpoint), identity=base.add_identity(request.identity))
     face_pack = base.add_face_pack(request.face_pack) if request.face_pack else base.add_face_pack(demo_face_pack(environment), "demo")
@@ -182,6 +184,6 @@ def _summarise(report: dict, request: PortraitRequest, seconds: float):
     if request.in_portrait_world:
         print(f"  likeness  {report['likeness']:.2f} ({report['likeness_scale'].split(';')[0]})\n\n"
               "That was the small model of drawn people that ships with the pack. For portraits of real people give real models:\n" + WITH_MODELS)
-    elif request.checkpoint is None:
+    elif report["base_model"] == RANDOM_WEIGHTS:
         print("\nThe base model has RANDOM WEIGHTS: the picture is noise-like and only proves that everything runs.\n"
               "For a real portrait give real models:\n" + WITH_MODELS)

@@ -75,9 +75,11 @@ def make_portrait(request: PortraitRequest, process: HostProcess, names: ModelNa
         prompt = override(prompt, "IDEA_LoadFaceModel", pack=names.face_pack)
     if names.checkpoint:
         prompt = override(prompt, "CheckpointLoaderSimple", ckpt_name=names.checkpoint)
-    rehearse = request.rehearse or not (request.in_portrait_world or request.checkpoint)
+    else:
+        prompt = with_demo_model(prompt)
+    rehearse = request.rehearse or not (names.checkpoint is None or request.checkpoint)
     present = {node["class_type"] for node in prompt.values()}
-    for class_type, values in (DEMO_REHEARSAL if request.in_portrait_world else REHEARSAL).items() if rehearse else ():
+    for class_type, values in (REHEARSAL if names.checkpoint else DEMO_REHEARSAL).items() if rehearse else ():
         if class_type in present:
             prompt = override(prompt, class_type, **values)
     started = time.time()
@@ -85,7 +87,7 @@ def make_portrait(request: PortraitRequest, process: HostProcess, names: ModelNa
     report = {
         "host": process.host.id, "host_version": process.host.version, "host_found_as": process.host.found_as,
         "hosts_found": [str(host) for host in search.found], "hosts_not_found": list(search.missing),
-        "base_model": PORTRAIT_WORLD if request.in_portrait_world else RANDOM_WEIGHTS if request.checkpoint is None else str(request.checkpoint),
+        "base_model": PORTRAIT_WORLD if names.checkpoint is None else RANDOM_WEIGHTS if request.checkpoint is None else str(request.checkpoint),
         "seed": {kind: sorted({node["inputs"]["seed"] for node in prompt.values() if node["class_type"] == kind}) for kind in present if kind in SEEDED},
         **_sources(request), "rehearsal": rehearse, "device": "cpu" if process.cpu else "gpu", "seconds": round(time.time() - started, 2),
         "node_seconds": _timings(prompt, execution), "identity": str(request.identity or _identity_file(process.base, started)),
@@ -99,6 +101,15 @@ def make_portrait(request: PortraitRequest, process: HostProcess, names: ModelNa
 def write_report(report: dict, output: Path):
     """Write `report.json`."""
     (output / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def with_demo_model(prompt: dict) -> dict:
+    """Return a copy in which the Portrait World stands for every checkpoint, in its own size of pictures."""
+    changed = override(prompt, "EmptyLatentImage", width=128, height=128)
+    for node in changed.values():
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node.update(class_type="IDEA_LoadDemoModel", inputs={})  # MODEL, CLIP and VAE are its first outputs too
+    return changed
 
 
 def with_photo(prompt: dict, name: str) -> dict:
