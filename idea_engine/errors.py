@@ -43,3 +43,7 @@ class IdentityFileError(IdeaError):
 
 class TrainingError(IdeaError):
     """Training cannot go on: the loss is not finite, or memory does not suffice even for one picture."""
+
+
+class EvaluationError(IdeaError):
+    """There is nothing to score, or what is to be compared was measured by different recognizers."""
