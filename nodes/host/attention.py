@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .applied import AppliedIdentity
+from ...idea_engine.applied import AppliedIdentity
 from .family import cross_attention_blocks
 from .mentions import MENTIONS, match
 
