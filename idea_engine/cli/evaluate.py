@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip", metavar="DIR", help="a local CLIP folder in transformers' layout, to score prompts")
     parser.add_argument("--prompts", metavar="FILE", help=f"one prompt per line with {PLACEHOLDER} for the person (default: a shipped list)")
     parser.add_argument("--count", type=int, default=4, metavar="N", help="pictures of each prompt and person (default: 4)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first picture of each person (default: 0)")
     parser.add_argument("-o", "--output", default="evaluation", metavar="DIR", help="where everything goes (default: %(default)s)")
     parser.add_argument("--provider", default="auto", help=argparse.SUPPRESS)
     parser.add_argument("--detection-size", type=int, default=0, help=argparse.SUPPRESS)
@@ -171,7 +171,10 @@ class Ledger:
         self.folder, self.rows = folder, []
         known = folder / "settings.json"
         if known.is_file():
-            before = _json(known)
+            try:
+                before = json.loads(known.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise EvaluationError(f"{known} is damaged ({error}). Give another folder with -o.") from error
             if before != settings:
                 differs = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
                 raise EvaluationError(f"{folder} holds an evaluation with another {', '.join(differs)}. Give another folder with -o, or the same settings to go on.")

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             raise TrainingError(f"--{name} is {getattr(options, name)}, expected 0 (the recipe's own) to {most}.")
     if options.photos:
         return _alone(options)
-    team = Team()
+    team = Team(options.device)
     people = people_in(options.people, Path(options.output or "identities"))
     finished = [person.name for person in people if person.finished]
     mine = team.share([person for person in people if person.name not in finished])
