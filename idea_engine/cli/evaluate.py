@@ -41,9 +41,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from .models import model_arguments
 
     parser.add_argument("--identity", nargs="+", required=True, metavar="FILE", help="identity files, or a folder of them")
-    parser.add_argument("--held-out", nargs="+", default=[], metavar="PHOTO", help="photographs of the person that were not trained on, or a folder; 'demo' for Anna's drawn ones")
+    parser.add_argument("--held-out", nargs="+", default=[], metavar="PHOTO", help=(
+        "photographs of the person that were not trained on, or a folder; 'demo' for Anna's drawn ones"
+    ))
     parser.add_argument("--trained-on", nargs="+", default=[], metavar="PHOTO", help="the photographs that were trained on: to notice copies of them")
-    parser.add_argument("--strangers", metavar="DIR", help="photographs of other people: where calibrated likeness is 0 (default: the other people, if there are several)")
+    parser.add_argument("--strangers", metavar="DIR", help=(
+        "photographs of other people: where calibrated likeness is 0 (default: the other people, if there are several)"
+    ))
     parser.add_argument("--judge", metavar="DIR", help="a face pack with another recognizer than the one that was trained with; the demo has its own")
     parser.add_argument("--same-recognizer", action="store_true", help="judge with the recognizer that was trained with nevertheless; the report says so")
     parser.add_argument("--clip", metavar="DIR", help="a local CLIP folder in transformers' layout, to score prompts")
@@ -214,10 +218,12 @@ class Ledger:
         references = {subject.name: subject.photos for subject in subjects}
         atomic_write(self.folder / "scores.csv", csv_text(rows).encode())
         atomic_write(self.folder / "summary.json", json.dumps({"facts": facts, "notes": notes, "scores": summary}, indent=1).encode())
-        pages = [[(read_photo(self.folder / row["picture"]), f"{row['likeness']:.2f}") for row in rows if row["identity"] == name and row["number"] == 1] for name in references]
-        first = [(photos[0], name) for name, photos in references.items()]
-        sheet = [[start, *page] for start, page in zip(first, pages)]
-        write_picture(contact_sheet([[picture for picture, _ in row] for row in sheet], [[text for _, text in row] for row in sheet]), self.folder / "contact_sheet.png")
+        pictures, captions = [], []
+        for name, photos in references.items():
+            first = [row for row in rows if row["identity"] == name and row["number"] == 1]
+            pictures.append([photos[0], *(read_photo(self.folder / row["picture"]) for row in first)])
+            captions.append([name, *(f"{row['likeness']:.2f}" for row in first)])
+        write_picture(contact_sheet(pictures, captions), self.folder / "contact_sheet.png")
         atomic_write(self.folder / "report.html", html_report("Likeness of identities", facts, notes, summary, references, rows, self.folder).encode())
 
 
