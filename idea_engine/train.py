@@ -20,7 +20,7 @@ from .losses import noise_loss
 from .methods import RECIPES, build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
 from .methods.sefi_ide import with_attention, with_stages
-from .photos import prepare_photos
+from .photos import prepare_masks, prepare_photos
 from .tokens import check_trigger, tokenize_template
 from .types import EnhancedIdentity, Identity
 
@@ -133,6 +133,7 @@ def train(
     photos: Sequence[Tensor],
     config: TrainConfig,
     *,
+    masks: Sequence[Tensor] | None = None,
     on_step: Callable[[StepEvent], None] = lambda event: None,
     checkpoint: Checkpoint | None = None,
     build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = build_module,
@@ -141,18 +142,20 @@ def train(
 
     Args:
         photos: pictures of the person, each (H, W, 3) in 0..1.
+        masks: where the face is, one (H, W) in 0..1 per photograph; read by the recipes that look at the face only.
         on_step: called after every step; whatever it raises ends the training after the work was kept in ``checkpoint``.
         checkpoint: where an interrupted training is kept, and looked for.
 
     Raises:
         TriggerError, BadImageError: before anything is computed.
-        TrainingError: the loss was not finite three times in a row, or one picture does not fit into memory.
+        TrainingError: the loss was not finite three times in a row, one picture does not fit into memory, or the recipe needs masks.
     """
     recipe = config.resolved()
     check_trigger(config.trigger, backend.word_ids)
     started = time.perf_counter()
     with torch.inference_mode(False):
-        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build)
+        faces = None if masks is None else prepare_masks(masks, photos, config.resolution)
+        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build, faces)
         try:
             return run.execute(on_step, checkpoint, started)
         finally:
@@ -163,7 +166,8 @@ def train(
 class _Run:
     """The state of one training while it runs."""
 
-    def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build):
+    def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build, faces=None):
+        self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
         self.prompts = [tokenize_template(backend, template, count) for template in config.templates]
@@ -175,7 +179,7 @@ class _Run:
         self.module = build(enhanced, recipe, backend.block_widths).to(backend.device)
         self.attention = None
         if recipe.attention_weight:
-            self.attention = AttentionLoss(backend, recipe.attention_target, self.prompts, None)
+            self.attention = AttentionLoss(backend, recipe.attention_target, self.prompts, self.faces)
         set_trainable(self.module, recipe)
         groups = parameter_groups(self.module, recipe, recipe.lr * recipe.batch)
         self.base_rates = [group["lr"] for group in groups]

@@ -52,6 +52,7 @@ class TrainIDEA:
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "tooltip": "The same seed and inputs give the same identity."}),
             },
             "optional": {
+                "masks": ("MASK", {"tooltip": "Where the face is in each photograph, from Face Embed; only read where the face is weighed more than the rest."}),
                 "stages": ("INT", {"default": 0, "min": 0, "max": 20, "tooltip": (
                     "Into how many stages the sampling is divided, each with words of its own for the person (SeFi-IDE); works with every recipe. "
                     "0 = the recipe's own: five for sefi, none for the others."
@@ -65,7 +66,8 @@ class TrainIDEA:
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
-    def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, stages=0, attention="recipe's own", node_id=None):
+    def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, masks=None, stages=0,
+              attention="recipe's own", node_id=None):
         from ..idea_engine.chart import loss_chart
         from ..idea_engine.checkpoint import Checkpoint
         from ..idea_engine.errors import FamilyMismatchError
@@ -88,7 +90,8 @@ class TrainIDEA:
             recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed, stages=stages, attention=ATTENTION[attention],
             resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
         )
-        key = _content_key(backend, enhanced, photos, config)
+        faces = None if masks is None else list(masks.cpu())
+        key = _content_key(backend, enhanced, photos, config, faces)
         finished = training_cache() / f"{key}.safetensors"
         identity = _kept(finished, enhanced, trigger)
         if identity is not None:
@@ -96,7 +99,8 @@ class TrainIDEA:
         else:
             progress = TrainingProgress(node_id, config.resolved().steps, model.model.latent_format)
             identity, report = train(
-                backend, enhanced, list(photos), config, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
+                backend, enhanced, list(photos), config, masks=faces, on_step=progress,
+                checkpoint=Checkpoint(training_cache() / f"{key}.partial")
             )
             _keep(identity, finished)
             trim_training_cache()
@@ -107,7 +111,7 @@ class TrainIDEA:
                 "result": (identity, to_image(loss_chart(losses, title=f"{trigger} · {recipe}")))}
 
 
-def _content_key(backend, enhanced, photos, config) -> str:
+def _content_key(backend, enhanced, photos, config, faces) -> str:
     """Names the training by everything its result depends on; the trigger is only a name."""
     from dataclasses import replace
 
@@ -118,7 +122,7 @@ def _content_key(backend, enhanced, photos, config) -> str:
     vae = fingerprint(backend.vae.first_stage_model.state_dict().items())
     return content_key(
         "training 1", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx, vae,
-        enhanced.seed, enhanced.face, *anchors, *photos,
+        enhanced.seed, enhanced.face, *anchors, *photos, *(faces or ()),
     )
 
 
