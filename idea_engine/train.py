@@ -16,11 +16,12 @@ from .attention_loss import AttentionLoss
 from .backends.base import DiffusionBackend, Prompt
 from .checkpoint import Checkpoint, Progress
 from .errors import TrainingError
-from .losses import noise_loss
+from .losses import face_weights, min_snr_weights, noise_loss
 from .methods import RECIPES, build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
 from .methods.sefi_ide import with_attention, with_stages
 from .photos import prepare_masks, prepare_photos
+from .prior import Prior
 from .tokens import check_trigger, tokenize_template
 from .types import EnhancedIdentity, Identity
 
@@ -167,6 +168,11 @@ class _Run:
     """The state of one training while it runs."""
 
     def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build, faces=None):
+        if recipe.face_share and faces is None:
+            raise TrainingError(
+                f"The recipe {recipe.name} weighs the face more than the rest, but there are no face masks. Connect masks of Face Embed to masks of "
+                "the Train node."
+            )
         self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
@@ -187,6 +193,7 @@ class _Run:
         scale = _FIRST_LOSS_SCALE if getattr(backend, "needs_loss_scaling", False) else 1.0
         self.progress = Progress(step=0, losses=[], skipped=0, loss_scale=scale)
         self.denoised = self.latents[:1]
+        self.prior = Prior(backend, config.templates) if recipe.prior_weight else None
         self.session = ExitStack()  # the backend's training mode, open for the whole run: entering it touches every weight
 
     def execute(self, on_step, checkpoint: Checkpoint | None, started: float) -> tuple[Identity, TrainReport]:
@@ -275,7 +282,7 @@ class _Run:
             losses = self.picture_losses(batch, slice(start, start + self.micro))
             loss = losses.sum() / recipe.batch
             if start == 0:
-                loss = loss + self.module.regularizer()
+                loss = loss + self.module.regularizer() + self._prior_loss(batch)
             (loss * self.progress.loss_scale).backward()
             total += float(loss.detach())
         if self.progress.loss_scale != 1.0:
@@ -294,8 +301,19 @@ class _Run:
         condition, edit = self.module.read(self.backend, prompts, [distinct.index(i) for i in chosen], timesteps)
         prediction = self.backend.predict(self.latents[pictures], noise, timesteps, condition, replace(edit, maps=look and look.maps))
         self.denoised = prediction.denoised[:1].detach()
-        losses = noise_loss(prediction.output, prediction.target)
+        weights = face_weights(self.faces[pictures], self.recipe.face_share) if self.recipe.face_share else None
+        losses = noise_loss(prediction.output, prediction.target, weights)
+        if self.recipe.snr_ceiling:
+            losses = losses * min_snr_weights(prediction.snr, prediction.velocity, self.recipe.snr_ceiling)
         return losses + self.recipe.attention_weight * look.losses() if look else losses
+
+    def _prior_loss(self, batch: Batch) -> Tensor | float:
+        """The change of one picture's prediction under a prompt without the person, weighted."""
+        if self.prior is None:
+            return 0.0
+        device = self.backend.device
+        one = (self.latents[batch.pictures[:1].to(device)], batch.noise[:1].to(device), batch.timesteps[:1].to(device))
+        return self.recipe.prior_weight * self.prior(self.module, int(batch.prompts[0]), *one)
 
     def _gradients_finite(self) -> bool:
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

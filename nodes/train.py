@@ -52,7 +52,10 @@ class TrainIDEA:
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "tooltip": "The same seed and inputs give the same identity."}),
             },
             "optional": {
-                "masks": ("MASK", {"tooltip": "Where the face is in each photograph, from Face Embed; only read where the face is weighed more than the rest."}),
+                "masks": ("MASK", {"tooltip": (
+                    "Where the face is in each photograph, from Face Embed. Unconnected: what Face Embed found, if it saw the same photographs. "
+                    "Read where a recipe weighs the face more than the rest, and by the attention target 'face mask'."
+                )}),
                 "stages": ("INT", {"default": 0, "min": 0, "max": 20, "tooltip": (
                     "Into how many stages the sampling is divided, each with words of its own for the person (SeFi-IDE); works with every recipe. "
                     "0 = the recipe's own: five for sefi, none for the others."
@@ -90,7 +93,7 @@ class TrainIDEA:
             recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed, stages=stages, attention=ATTENTION[attention],
             resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
         )
-        faces = None if masks is None else list(masks.cpu())
+        faces = _face_masks(masks, enhanced, photos) if config.resolved().reads_masks else None
         key = _content_key(backend, enhanced, photos, config, faces)
         finished = training_cache() / f"{key}.safetensors"
         identity = _kept(finished, enhanced, trigger)
@@ -99,8 +102,7 @@ class TrainIDEA:
         else:
             progress = TrainingProgress(node_id, config.resolved().steps, model.model.latent_format)
             identity, report = train(
-                backend, enhanced, list(photos), config, masks=faces, on_step=progress,
-                checkpoint=Checkpoint(training_cache() / f"{key}.partial")
+                backend, enhanced, list(photos), config, masks=faces, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
             )
             _keep(identity, finished)
             trim_training_cache()
@@ -111,7 +113,15 @@ class TrainIDEA:
                 "result": (identity, to_image(loss_chart(losses, title=f"{trigger} · {recipe}")))}
 
 
-def _content_key(backend, enhanced, photos, config, faces) -> str:
+def _face_masks(masks, enhanced, photos):
+    """One (H, W) mask per photograph: those connected, else Face Embed's where they belong to these photographs, else None."""
+    if masks is not None:
+        return list(masks)
+    found = list(enhanced.masks)
+    return found if [mask.shape for mask in found] == [photo.shape[:2] for photo in photos] else None
+
+
+def _content_key(backend, enhanced, photos, config, masks=None) -> str:
     """Names the training by everything its result depends on; the trigger is only a name."""
     from dataclasses import replace
 
@@ -122,7 +132,7 @@ def _content_key(backend, enhanced, photos, config, faces) -> str:
     vae = fingerprint(backend.vae.first_stage_model.state_dict().items())
     return content_key(
         "training 1", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx, vae,
-        enhanced.seed, enhanced.face, *anchors, *photos, *(faces or ()),
+        enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()),
     )
 
 

@@ -102,11 +102,15 @@ class Prediction:
         output: (B, C, h, w) float32, differentiable.
         target: (B, C, h, w) float32, what it should have been.
         denoised: (B, C, h, w) float32: the clean latent the answer implies, in the scale of ``encode_images``; for previews.
+        snr: (B,) float32, the signal-to-noise ratio at each picture's timestep.
+        velocity: whether the parametrization is v.
     """
 
     output: Tensor
     target: Tensor
     denoised: Tensor
+    snr: Tensor
+    velocity: bool
 
 
 class DiffusionBackend(Protocol):

@@ -112,7 +112,7 @@ class DiffusersBackend:
     def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
         alpha = self.alphas.to(latents.device)[timesteps].view(-1, 1, 1, 1)
         signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
-        noisy = signal * latents + sigma * noise
+        noisy, snr = signal * latents + sigma * noise, (alpha / (1 - alpha)).flatten()
         self._edit = edit
         with self._edited():
             output = self.unet(
@@ -120,8 +120,8 @@ class DiffusersBackend:
                 added_cond_kwargs=self._added(latents, condition), return_dict=False,
             )[0].float()
         if self.prediction_type == "epsilon":
-            return Prediction(output, noise, ((noisy - sigma * output) / signal).detach())
-        return Prediction(output, signal * noise - sigma * latents, (signal * noisy - sigma * output).detach())
+            return Prediction(output, noise, ((noisy - sigma * output) / signal).detach(), snr, False)
+        return Prediction(output, signal * noise - sigma * latents, (signal * noisy - sigma * output).detach(), snr, True)
 
     def _added(self, latents: Tensor, condition: TextCondition) -> dict[str, Tensor] | None:
         if condition.pooled is None:

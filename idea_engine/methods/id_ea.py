@@ -45,7 +45,7 @@ class IDEA(IdentityModule):
         self.enhancer = seeded(enhanced.seed, IDEnhancer, width)
         self.adapter = seeded(enhanced.seed + 1, IDAdapter, width, recipe.beta)
         own = len(blocks) if "key_value" in recipe.trains else 0
-        self.key_value = seeded(enhanced.seed + 2, IDKeyValue, width, own, recipe.key_value_rank)
+        self.key_value = seeded(enhanced.seed + 2, IDKeyValue, width, own, recipe.key_value_rank, len(enhanced.anchor.names_used))
         everywhere = blocks if "global_key_value" in recipe.trains else ()
         self.global_key = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
         self.global_value = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
@@ -95,7 +95,8 @@ class IDEA(IdentityModule):
     def regularizer(self) -> Tensor:
         for key, rows in self.enhanced.anchor.rows.items():
             if key not in self._distances:
-                self._distances[key] = AnchorDistance(rows.clone().to(self.face.device))
+                spread = self.enhanced.anchor.spread[key].to(self.face.device) if self.recipe.covariance == "names" else None
+                self._distances[key] = AnchorDistance(rows.clone().to(self.face.device), spread=spread)
         distances = [self._distances[key](tokens) for key, tokens in self.tokens.items()]
         return self.recipe.anchor_weight * torch.stack(distances).mean()
 

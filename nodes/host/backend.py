@@ -181,11 +181,11 @@ class ComfyBackend(TextBackend):
             noisy, sigma, c_crossattn=condition.context, transformer_options=self._options(edit), **self._vector(latents, condition)
         )
         if self.prediction == "EPS":
-            return Prediction((noisy - denoised) / wide, noise, denoised.detach())
+            return Prediction((noisy - denoised) / wide, noise, denoised.detach(), sigma**-2, False)
         # v = α·noise − s·x0 of the variance-preserving form, which is this one scaled by α = 1/√(1+σ²); s = σ·α.
         alpha = (1 + wide**2).rsqrt()
         signal = wide * alpha
-        return Prediction((alpha**2 * noisy - denoised) / signal, alpha * noise - signal * latents, denoised.detach())
+        return Prediction((alpha**2 * noisy - denoised) / signal, alpha * noise - signal * latents, denoised.detach(), sigma**-2, True)
 
     def _vector(self, latents: Tensor, condition: TextCondition) -> dict[str, Tensor]:
         """SDXL's vector condition, made by the host itself."""

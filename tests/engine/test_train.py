@@ -291,7 +291,7 @@ def test_a_bad_step_is_skipped_and_counted(backend, enhance, photo):
     def predict(*args):
         calls.append(1)
         good = backend.predict(*args)
-        return Prediction(good.output * math.nan, good.target, good.denoised) if len(calls) == 2 else good
+        return Prediction(good.output * math.nan, good.target, good.denoised, good.snr, good.velocity) if len(calls) == 2 else good
 
     identity, report = train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(**SHORT))
     assert report.skipped == 1 and sum(not math.isfinite(x) for x in report.losses) == 1
@@ -305,7 +305,7 @@ def test_three_bad_steps_stop_with_the_last_good_state(backend, enhance, photo, 
     def predict(*args):
         calls.append(1)
         good = backend.predict(*args)
-        return Prediction(good.output * math.inf, good.target, good.denoised) if len(calls) > 2 else good
+        return Prediction(good.output * math.inf, good.target, good.denoised, good.snr, good.velocity) if len(calls) > 2 else good
 
     checkpoint = Checkpoint(tmp_path / "run.partial")
     enhanced, config = enhance(backend), TrainConfig(steps=8, batch=2, resolution=64)
