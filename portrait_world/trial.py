@@ -92,17 +92,43 @@ def face_vectors(pictures: np.ndarray) -> list[np.ndarray | None]:
     return found
 
 
-def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Trial:
-    """Learn one person and draw them.
+def face_masks(pictures: np.ndarray) -> list[Tensor]:
+    """Where the largest face of each picture is, (H, W) in 0..1 each, as Face Embed tells it; nowhere where the face pack finds none."""
+    from idea_engine.face_mask import face_mask
 
-    Args:
-        method: a name of CONTENDERS.
-        steps: training steps; 0 = the recipe's own.
-        stops: steps at which the first two prompts are drawn too.
-    Raises:
-        ValueError: the face pack finds no face in the reference photographs.
+    masks = []
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        faces = _faces().get(np.ascontiguousarray(picture[:, :, ::-1]), max_num=1)
+        found = faces and face_mask(torch.from_numpy(faces[0].bbox), torch.from_numpy(faces[0].kps), height, width)
+        masks.append(found if faces else torch.zeros(height, width))
+    return masks
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A person as a method has learned them.
+
+    Attributes:
+        module: the engine's module, trained. count: of pseudo-tokens.
+        plain: (2, 128, 128, 3) uint8, the untouched model's pictures of PLAIN_PROMPTS.
     """
-    from idea_engine.methods import id_ea
+
+    backend: object
+    module: object
+    count: int
+    by_step: dict[int, np.ndarray]
+    seconds: float
+    plain: np.ndarray
+
+    def draw(self, shots: tuple[Shot, ...], seed: int) -> np.ndarray:
+        """(len(shots), 128, 128, 3) uint8 of the person."""
+        return _Artist(self.backend, self.count, self.module).draw(shots, seed)
+
+
+def learn(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Learned:
+    """Let a method learn one person. Takes and raises what :func:`run_trial` does."""
+    from idea_engine.methods import build as build_module
     from idea_engine.train import TrainConfig, train
     from idea_engine.types import EnhancedIdentity
 
@@ -128,7 +154,7 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
             drawing += time.perf_counter() - begun
 
     def build(*arguments):
-        artist.module = id_ea.build(*arguments)
+        artist.module = build_module(*arguments)
         return artist.module
 
     @dataclass(frozen=True)
@@ -138,19 +164,35 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
 
     begun = time.perf_counter()
     config = Config(trigger="<anna>", resolution=128, seed=seed)
-    train(backend, enhanced, [torch.from_numpy(p).float() / 255 for p in references], config, on_step=on_step, build=build)
+    masks = face_masks(references) if recipe.reads_masks else None
+    train(backend, enhanced, [torch.from_numpy(p).float() / 255 for p in references], config, masks=masks, on_step=on_step, build=build)
     seconds = time.perf_counter() - begun - drawing
-    drift = np.abs(artist.draw_plain(artist.module).astype(float) - plain).mean()
+    return Learned(backend, artist.module, len(anchor.names_used), by_step, seconds, plain)
+
+
+def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Trial:
+    """Learn one person and draw them.
+
+    Args:
+        method: a name of CONTENDERS.
+        steps: training steps; 0 = the recipe's own.
+        stops: steps at which the first two prompts are drawn too.
+    Raises:
+        ValueError: the face pack finds no face in the reference photographs.
+    """
+    learned = learn(method, split, index, photos, seed, steps, stops)
+    artist = _Artist(learned.backend, learned.count, learned.module)
+    drift = np.abs(artist.draw_plain(learned.module).astype(float) - learned.plain).mean()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Trial(artist.draw(PROMPTS, seed), by_step, float(drift), seconds, peak)
+    return Trial(artist.draw(PROMPTS, seed), learned.by_step, float(drift), learned.seconds, peak)
 
 
 class _Artist:
     """Draws with the module as it stands; the same start noise for every method."""
 
-    def __init__(self, backend, count: int):
+    def __init__(self, backend, count: int, module=None):
         self._backend, self._count = backend, count
-        self.module = None
+        self.module = module
 
     @torch.no_grad()
     def draw(self, shots: tuple[Shot, ...], seed: int) -> np.ndarray:
@@ -159,9 +201,9 @@ class _Artist:
 
         texts = [captions.prompt("{tokens}", shot) for shot in shots]
         prompts = [tokenize_template(self._backend, text, self._count) for text in texts]
-        condition = self.module.condition(self._backend, prompts, range(len(prompts))).context
-        edit = self.module.edit(torch.tensor([prompt.positions for prompt in prompts]))
-        return self._sample(condition, edit, seed)
+        rows = range(len(prompts))
+        condition = self.module.condition(self._backend, prompts, rows).context
+        return self._sample(condition, lambda timestep: self.module.read(self._backend, prompts, rows, timestep.expand(len(prompts)))[1], seed)
 
     @torch.no_grad()
     def draw_plain(self, module) -> np.ndarray:
@@ -174,7 +216,7 @@ class _Artist:
             whole = module.edit(torch.zeros(len(PLAIN_PROMPTS), self._count, dtype=torch.long))
             if whole.key_offsets is None:  # offsets sit at the person's own tokens, and there are none here
                 edit = whole
-        return self._sample(condition, edit, seed=3)
+        return self._sample(condition, lambda timestep: edit, seed=3)
 
     def _plain_condition(self, text: str) -> Tensor:
         from .tokenizer import tokenize
@@ -182,14 +224,13 @@ class _Artist:
         encoder = self._backend.encoders["clip_l"]
         return encoder(tokenize([text])).last_hidden_state.float()
 
-    def _sample(self, condition: Tensor, edit, seed: int) -> np.ndarray:
-        from dataclasses import replace
-
+    def _sample(self, condition: Tensor, edit_at, seed: int) -> np.ndarray:
+        """``edit_at``: timestep → the cross-attention edit there."""
         from idea_engine.backends.base import CrossAttentionEdit, TextCondition
 
-        only_weights = replace(CrossAttentionEdit(), key_weights=edit.key_weights, value_weights=edit.value_weights)
-
         def predict(latents: Tensor, timestep: Tensor, both: Tensor) -> Tensor:
+            edit = edit_at(timestep)
+            only_weights = CrossAttentionEdit(key_weights=edit.key_weights, value_weights=edit.value_weights)
             kept = noise.KEPT[timestep]
             steps = timestep.expand(len(latents) // 2)
             parts = []
