@@ -2,7 +2,8 @@
 
     python -m portrait_world.attention_figure --methods sefi-stages,sefi --person 4 --out attention.png
 
-One row per method: the picture, then one map per word. The first line below each row says how much of the person's attention lies inside the face.
+One row per method: the picture, then one map per word that means something in it. The line above says how much of the person's attention lies inside
+the face.
 """
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from .contenders import CONTENDERS
 from .trial import PROMPTS, Learned, face_masks, learn
 
 TIMESTEP = 400  # in the middle of the schedule: the picture is laid out, its details are not
+_LEFT_OUT = {"a", "an", "of", "on", "in", "the", "and", "wearing", "photo"}  # they look at nothing that can be seen
 _LINE = 24  # pixels of the text above a row
 _INK = (40, 40, 48)
 
@@ -47,7 +49,7 @@ def word_maps(learned: Learned, text: str, latents: Tensor, seed: int) -> tuple[
     prompt = tokenize_template(backend, text, learned.count)
     timesteps = torch.tensor([TIMESTEP])
     condition, edit = module.read(backend, [prompt], [0], timesteps)
-    places = word_places(backend, text, prompt.positions, "<anna>")
+    places = [(word, where) for word, where in word_places(backend, text, prompt.positions, "<anna>") if word not in _LEFT_OUT]
     columns = torch.zeros(condition.context.shape[1], len(places))
     for number, (_, positions) in enumerate(places):
         columns[list(positions), number] = 1.0
