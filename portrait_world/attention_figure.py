@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import captions
 from .contenders import CONTENDERS
-from .trial import PROMPTS, Learned, face_masks, learn
+from .trial import PROMPTS, Artist, face_mask_of, learn
 
 TIMESTEP = 400  # in the middle of the schedule: the picture is laid out, its details are not
 _LEFT_OUT = {"a", "an", "of", "on", "in", "the", "and", "wearing", "photo"}  # they look at nothing that can be seen
@@ -38,15 +38,15 @@ def word_places(backend, text: str, positions: tuple[int, ...], trigger: str) ->
 
 
 @torch.no_grad()
-def word_maps(learned: Learned, text: str, latents: Tensor, seed: int) -> tuple[list[str], Tensor]:
+def word_maps(artist: Artist, text: str, latents: Tensor, seed: int) -> tuple[list[str], Tensor]:
     """The words of ``text`` and where they look: (W, h, w), for latents (1, 4, h, w)."""
     from dataclasses import replace
 
     from idea_engine.attention_maps import AttentionMaps
     from idea_engine.tokens import tokenize_template
 
-    backend, module = learned.backend, learned.module
-    prompt = tokenize_template(backend, text, learned.count)
+    backend, module = artist.backend, artist.module
+    prompt = tokenize_template(backend, text, artist.count)
     timesteps = torch.tensor([TIMESTEP])
     condition, edit = module.read(backend, [prompt], [0], timesteps)
     places = [(word, where) for word, where in word_places(backend, text, prompt.positions, "<anna>") if word not in _LEFT_OUT]
@@ -67,12 +67,12 @@ def figure(methods: list[str], split: str, index: int, shot: int, steps: int, se
     rows = []
     text = captions.prompt("{tokens}", PROMPTS[shot])
     for method in methods:
-        learned = learn(method, split, index, photos=1, seed=seed, steps=steps)
-        pictures = learned.draw((PROMPTS[shot],), seed)
+        artist = learn(method, split, index, photos=1, seed=seed, steps=steps).artist
+        pictures = artist.draw((PROMPTS[shot],), seed)
         shown = torch.from_numpy(pictures[0].astype(np.float32) / 255)
-        latents = learned.backend.encode_images(shown[None])
-        words, maps = word_maps(learned, text, latents, seed)
-        mask = torch.nn.functional.adaptive_avg_pool2d(face_masks(pictures)[0][None], maps.shape[-2:])
+        latents = artist.backend.encode_images(shown[None])
+        words, maps = word_maps(artist, text, latents, seed)
+        mask = torch.nn.functional.adaptive_avg_pool2d(face_mask_of(pictures[0])[None], maps.shape[-2:])
         own = float(inside(maps[words.index("<anna>")][None], mask))
         plain = Image.fromarray(pictures[0]).resize((256, 256), Image.Resampling.BICUBIC)
         tiles = word_tiles(maps, words, shown)
