@@ -134,7 +134,8 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
     """
     from idea_engine.face import embed_faces
     from idea_engine.methods import build as build_module
-    from idea_engine.train import TrainConfig, train
+    from idea_engine.train import train
+    from idea_engine.train_config import TrainConfig
     from idea_engine.types import EnhancedIdentity
 
     contender = CONTENDERS[method]

@@ -118,7 +118,8 @@ class Studio:
         from ..checkpoint import Checkpoint
         from ..face import embed_faces
         from ..identity_file import save_identity
-        from ..train import TrainConfig, train
+        from ..train import train
+        from ..train_config import TrainConfig
         from ..types import EnhancedIdentity
         from .pictures import read_photo
 
