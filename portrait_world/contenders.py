@@ -16,11 +16,13 @@ class Contender:
         start: where the pseudo-tokens begin: ``anchor`` (cross initialisation: the names' average after the text encoder)
             or ``word`` (the input embedding of a word, as plain textual inversion does).
         changes: fields of the recipe that differ.
+        captioned: whether the user also said what each photograph shows beside the person.
     """
 
     recipe: str
     start: str = "anchor"
     changes: dict = field(default_factory=dict)
+    captioned: bool = False
 
 
 # The baselines' learning rates are placeholders: the sweep on validation people waits for a trained denoiser.

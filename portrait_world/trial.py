@@ -51,10 +51,15 @@ class Trial:
     peak_megabytes: float = 0.0
 
 
-def reference_photographs(split: str, index: int, count: int) -> np.ndarray:
-    """(count, 128, 128, 3) uint8: what the user gives. Bare faces, as anybody would choose."""
+def reference_shots(index: int, count: int) -> list[Shot]:
+    """How the user's photographs of person ``index`` were taken: with a bare face, as anybody would choose."""
     rng = np.random.default_rng([11, index])
-    return np.stack([render(person(split, index), photograph(rng).with_(accessory="none")) for _ in range(count)])
+    return [photograph(rng).with_(accessory="none") for _ in range(count)]
+
+
+def reference_photographs(split: str, index: int, count: int) -> np.ndarray:
+    """(count, 128, 128, 3) uint8: what the user gives."""
+    return np.stack([render(person(split, index), shot) for shot in reference_shots(index, count)])
 
 
 def other_photographs(split: str, index: int, count: int = 6) -> np.ndarray:
@@ -168,7 +173,8 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
             return recipe
 
     begun = time.perf_counter()
-    config = Config(trigger="<anna>", resolution=128, seed=seed)
+    said = tuple(captions.circumstances(shot) for shot in reference_shots(index, photos)) if contender.captioned else ()
+    config = Config(trigger="<anna>", resolution=128, seed=seed, captions=said)
     train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
     seconds = time.perf_counter() - begun - drawing
     return Learned(artist, by_step, seconds, plain)
