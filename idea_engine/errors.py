@@ -43,3 +43,7 @@ class IdentityFileError(IdeaError):
 
 class TrainingError(IdeaError):
     """Training cannot go on: the loss is not finite, or memory does not suffice even for one picture."""
+
+
+class FaceCLIPFileError(IdeaError):
+    """A file is not a FaceCLIP encoder: truncated, foreign, or with keys missing or left over."""
