@@ -1,5 +1,6 @@
 """The nodes, by the ids that workflows store. An id, once published, never changes."""
 from .apply import ApplyIDAdapter
+from .demo import LoadDemoModel
 from .enhance import IDEnhancer
 from .face import FaceEmbed, LoadFaceModel
 from .host.paths import register_folders
@@ -14,6 +15,7 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_ApplyIDAdapter": ApplyIDAdapter,
     "IDEA_SaveIdentity": SaveIdentity,
     "IDEA_LoadIdentity": LoadIdentity,
+    "IDEA_LoadDemoModel": LoadDemoModel,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_LoadFaceModel": "Load Face Model",
@@ -23,6 +25,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_ApplyIDAdapter": "Apply ID Adapter",
     "IDEA_SaveIdentity": "Save Identity",
     "IDEA_LoadIdentity": "Load Identity",
+    "IDEA_LoadDemoModel": "Load Demo Model (Portrait World)",
 }
 
 register_folders()
