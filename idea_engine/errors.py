@@ -47,3 +47,7 @@ class TrainingError(IdeaError):
 
 class FaceCLIPFileError(IdeaError):
     """A file is not a FaceCLIP encoder: truncated, foreign, or with keys missing or left over."""
+
+
+class FaceCLIPInputError(IdeaError):
+    """An option of FaceCLIP Encode does not agree with what is connected."""

@@ -3,6 +3,7 @@ from .apply import ApplyIDAdapter
 from .demo import LoadDemoModel
 from .enhance import IDEnhancer
 from .face import FaceEmbed, LoadFaceModel
+from .faceclip import FaceCLIPEncode, FaceCLIPLoader
 from .host.paths import register_folders
 from .identity import LoadIdentity, SaveIdentity
 from .train import TrainIDEA
@@ -15,6 +16,8 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_ApplyIDAdapter": ApplyIDAdapter,
     "IDEA_SaveIdentity": SaveIdentity,
     "IDEA_LoadIdentity": LoadIdentity,
+    "IDEA_FaceCLIPLoader": FaceCLIPLoader,
+    "IDEA_FaceCLIPEncode": FaceCLIPEncode,
     "IDEA_LoadDemoModel": LoadDemoModel,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -26,6 +29,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_SaveIdentity": "Save Identity",
     "IDEA_LoadIdentity": "Load Identity",
     "IDEA_LoadDemoModel": "Load Demo Model (Portrait World)",
+    "IDEA_FaceCLIPLoader": "Load FaceCLIP",
+    "IDEA_FaceCLIPEncode": "FaceCLIP Encode",
 }
 
 register_folders()
