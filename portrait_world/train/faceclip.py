@@ -22,7 +22,7 @@ from .latents import latents
 from .recognizer import LANDMARK_ERROR, align, augment
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=2600, rate=1.5e-3, warmup=60, average=0.99, cooldown=0.5, weight_decay=1e-3, seed=21, save_every=100)
+SCHEDULE = Schedule(steps=2200, rate=1.5e-3, warmup=60, average=0.99, cooldown=0.5, weight_decay=1e-3, seed=21, save_every=100)
 FACE_STEPS, ALIGNMENT_STEPS = 400, 900  # of the schedule: the face tower alone, then alignment; the rest is drawing
 FACE_BATCH, BATCH, BARE_BATCH = 96, 32, 6
 CROPS_NAMED, CROPS_UNNAMED = 24, SHOTS_UNNAMED  # shots per person whose faces are shown; sketches and the like are left out

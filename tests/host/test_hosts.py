@@ -5,8 +5,10 @@ import pytest
 from launcher import hosts
 from launcher.errors import PromptRejectedError
 
-NODES = ["IDEA_ApplyIDAdapter", "IDEA_FaceEmbed", "IDEA_IDEnhancer", "IDEA_LoadDemoModel", "IDEA_LoadFaceModel", "IDEA_LoadIdentity",
-         "IDEA_SaveIdentity", "IDEA_TrainIDEA"]
+NODES = [
+    "IDEA_ApplyIDAdapter", "IDEA_FaceCLIPEncode", "IDEA_FaceCLIPLoader", "IDEA_FaceEmbed", "IDEA_IDEnhancer", "IDEA_LoadDemoModel",
+    "IDEA_LoadFaceModel", "IDEA_LoadIdentity", "IDEA_SaveIdentity", "IDEA_TrainIDEA",
+]
 
 
 def stock_graph(graph, checkpoint, seed=1):
