@@ -1,5 +1,6 @@
 """The nodes, by the ids that workflows store. An id, once published, never changes."""
 from .apply import ApplyIDAdapter
+from .attention import AttentionMap
 from .demo import LoadDemoModel
 from .enhance import IDEnhancer
 from .face import FaceEmbed, LoadFaceModel
@@ -16,6 +17,7 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_ApplyIDAdapter": ApplyIDAdapter,
     "IDEA_SaveIdentity": SaveIdentity,
     "IDEA_LoadIdentity": LoadIdentity,
+    "IDEA_AttentionMap": AttentionMap,
     "IDEA_FaceCLIPLoader": FaceCLIPLoader,
     "IDEA_FaceCLIPEncode": FaceCLIPEncode,
     "IDEA_LoadDemoModel": LoadDemoModel,
@@ -28,6 +30,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_ApplyIDAdapter": "Apply ID Adapter",
     "IDEA_SaveIdentity": "Save Identity",
     "IDEA_LoadIdentity": "Load Identity",
+    "IDEA_AttentionMap": "Attention Map",
     "IDEA_LoadDemoModel": "Load Demo Model (Portrait World)",
     "IDEA_FaceCLIPLoader": "Load FaceCLIP",
     "IDEA_FaceCLIPEncode": "FaceCLIP Encode",

@@ -13,14 +13,19 @@ class Contender:
 
     Attributes:
         recipe: name of the engine's recipe it starts from.
-        start: where the pseudo-tokens begin: ``anchor`` (cross initialisation: the names' average after the text encoder)
-            or ``word`` (the input embedding of a word, as plain textual inversion does).
+        start: where the pseudo-tokens begin: ``anchor`` (cross initialisation: the names' average after the text encoder),
+            ``word`` (the input embedding of a word, as plain textual inversion does), or ``photograph``: nothing is learned (FaceCLIP).
         changes: fields of the recipe that differ.
     """
 
     recipe: str
     start: str = "anchor"
     changes: dict = field(default_factory=dict)
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained for a person."""
+        return self.start != "photograph"
 
 
 # The baselines' learning rates are placeholders: the sweep on validation people waits for a trained denoiser.
@@ -34,6 +39,7 @@ CONTENDERS: dict[str, Contender] = {
     "id-ea-fast": Contender("fast"),
     "id-ea-released": Contender("released"),
     "id-ea-paper": Contender("paper"),
+    "faceclip": Contender("", "photograph"),
     "untrained": Contender("fast", "anchor", dict(name="untrained", steps=1, lr=0.0)),
 }
 

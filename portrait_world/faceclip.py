@@ -14,10 +14,12 @@ from . import assets, tokenizer
 from .text_encoder import HEADS, INNER, LAYERS, WIDTH
 
 ASSET, ENCODER = "faceclip", "face_clip_l"
+PREFIX = "Photo of a id person."  # the published one
 # what differs from the published encoders; see FaceCLIPConfig
 SIZES = dict(
     text_width=WIDTH, text_layers=LAYERS, text_heads=HEADS, text_inner=INNER, activation="quick_gelu", pad=tokenizer.END,
     patch=14, face_width=64, face_layers=4, face_heads=4, face_inner=256, fuser_layers=2, fuser_inner=512,
+    prefix=PREFIX,
 )
 _TEXT_TOWER = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.")
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import assets, captions, noise
+from . import assets, captions, faceclip_trial, noise
 from .autoencoder import SD_SCALE, to_pictures
 from .contenders import CONTENDERS, recipe_of, starting_point
 from .people import names, person
@@ -28,6 +28,7 @@ PROMPTS: tuple[Shot, ...] = (
     Shot(scene="desert", colour="blue", garment="suit", accessory="hat"),
     Shot(scene="studio", colour="black", garment="sweater", expression="sad", style="painting"),
 )
+DETECTION_SIZE = 320  # what suits faces that fill a small picture, see docs/portrait_world.md
 # Prompts without the person, whose pictures should stay what they were.
 PLAIN_PROMPTS = ("a photo of clara hughes smiling on a beach", "a photo of a person with long red hair in a library")
 
@@ -76,20 +77,14 @@ def _world():
 
 @lru_cache(maxsize=1)
 def _faces():
-    from insightface.app import FaceAnalysis
+    from idea_engine.insightface_encoder import load_face_model
 
-    app = FaceAnalysis(name=str(assets.FACE_PACK), providers=["CPUExecutionProvider"])
-    app.prepare(ctx_id=-1, det_size=(320, 320))
-    return app
+    return load_face_model(assets.FACE_PACK, "CPU", DETECTION_SIZE)
 
 
-def face_vectors(pictures: np.ndarray) -> list[np.ndarray | None]:
-    """The face pack's unit embedding of each picture's largest face; None where it finds none."""
-    found = []
-    for picture in pictures:
-        faces = _faces().get(np.ascontiguousarray(picture[:, :, ::-1]), max_num=1)
-        found.append(faces[0].normed_embedding if faces else None)
-    return found
+def faces_seen(pictures: np.ndarray) -> np.ndarray:
+    """(B,) bool: in which pictures the face pack finds a face."""
+    return np.array([bool(_faces().detect(picture, DETECTION_SIZE)) for picture in pictures])
 
 
 def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Trial:
@@ -100,21 +95,23 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
         steps: training steps; 0 = the recipe's own.
         stops: steps at which the first two prompts are drawn too.
     Raises:
-        ValueError: the face pack finds no face in the reference photographs.
+        FaceNotFoundError: the face pack finds no face in one of the reference photographs.
     """
-    from idea_engine.methods import id_ea
+    from idea_engine.face import embed_faces
+    from idea_engine.methods import build as build_module
     from idea_engine.train import TrainConfig, train
     from idea_engine.types import EnhancedIdentity
 
     contender = CONTENDERS[method]
+    references = [torch.from_numpy(picture).float() / 255 for picture in reference_photographs(split, index, photos)]
+    face = embed_faces(_faces(), references)
+    if not contender.learns:
+        return faceclip_trial.run(face, PROMPTS, seed)
     recipe = recipe_of(contender, steps)
     backend, anchor = _world()
-    references = reference_photographs(split, index, photos)
-    vectors = [v for v in face_vectors(references) if v is not None]
-    if not vectors:
-        raise ValueError(f"The face pack finds no face in the photographs of {split} person {index}.")
-    face = torch.nn.functional.normalize(torch.from_numpy(np.mean(vectors, 0)), dim=0)
-    enhanced = EnhancedIdentity(family=backend.family, face=face, anchor=starting_point(contender, backend, anchor), seed=seed)
+    enhanced = EnhancedIdentity(
+        family=backend.family, face=face.mean(), anchor=starting_point(contender, backend, anchor), seed=seed, masks=face.masks
+    )
     artist = _Artist(backend, len(anchor.names_used))
     plain = artist.draw_plain(None)
     by_step: dict[int, np.ndarray] = {}
@@ -128,7 +125,7 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
             drawing += time.perf_counter() - begun
 
     def build(*arguments):
-        artist.module = id_ea.build(*arguments)
+        artist.module = build_module(*arguments)
         return artist.module
 
     @dataclass(frozen=True)
@@ -138,7 +135,7 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
 
     begun = time.perf_counter()
     config = Config(trigger="<anna>", resolution=128, seed=seed)
-    train(backend, enhanced, [torch.from_numpy(p).float() / 255 for p in references], config, on_step=on_step, build=build)
+    train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
     seconds = time.perf_counter() - begun - drawing
     drift = np.abs(artist.draw_plain(artist.module).astype(float) - plain).mean()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -155,13 +152,21 @@ class _Artist:
     @torch.no_grad()
     def draw(self, shots: tuple[Shot, ...], seed: int) -> np.ndarray:
         """(len(shots), 128, 128, 3) uint8 of the person."""
+        from idea_engine.stages import stage_of
         from idea_engine.tokens import tokenize_template
 
         texts = [captions.prompt("{tokens}", shot) for shot in shots]
         prompts = [tokenize_template(self._backend, text, self._count) for text in texts]
-        condition = self.module.condition(self._backend, prompts, range(len(prompts))).context
-        edit = self.module.edit(torch.tensor([prompt.positions for prompt in prompts]))
-        return self._sample(condition, edit, seed)
+        stages, read = self.module.recipe.stages, {}
+
+        def edit_at(timestep: Tensor):
+            stage = int(stage_of(timestep[None], stages, self._backend.timesteps)) if stages else 0
+            if stage not in read:
+                read[stage] = self.module.read(self._backend, prompts, range(len(prompts)), timestep.expand(len(prompts)))
+            return read[stage][1]
+
+        edit_at(torch.tensor(noise.STEPS - 1))
+        return self._sample(next(iter(read.values()))[0].context, edit_at, seed)
 
     @torch.no_grad()
     def draw_plain(self, module) -> np.ndarray:
@@ -174,7 +179,7 @@ class _Artist:
             whole = module.edit(torch.zeros(len(PLAIN_PROMPTS), self._count, dtype=torch.long))
             if whole.key_offsets is None:  # offsets sit at the person's own tokens, and there are none here
                 edit = whole
-        return self._sample(condition, edit, seed=3)
+        return self._sample(condition, lambda timestep: edit, seed=3)
 
     def _plain_condition(self, text: str) -> Tensor:
         from .tokenizer import tokenize
@@ -182,16 +187,15 @@ class _Artist:
         encoder = self._backend.encoders["clip_l"]
         return encoder(tokenize([text])).last_hidden_state.float()
 
-    def _sample(self, condition: Tensor, edit, seed: int) -> np.ndarray:
-        from dataclasses import replace
-
+    def _sample(self, condition: Tensor, edit_at, seed: int) -> np.ndarray:
+        """``edit_at``: timestep → the CrossAttentionEdit of the pictures' prompts at that time."""
         from idea_engine.backends.base import CrossAttentionEdit, TextCondition
-
-        only_weights = replace(CrossAttentionEdit(), key_weights=edit.key_weights, value_weights=edit.value_weights)
 
         def predict(latents: Tensor, timestep: Tensor, both: Tensor) -> Tensor:
             kept = noise.KEPT[timestep]
             steps = timestep.expand(len(latents) // 2)
+            edit = edit_at(timestep)
+            only_weights = CrossAttentionEdit(key_weights=edit.key_weights, value_weights=edit.value_weights)
             parts = []
             # the backend noises what it is given; clean = noisy / √kept with no noise gives back the noisy latents
             for part, text, change in zip(latents.chunk(2), both.chunk(2), (only_weights, edit)):

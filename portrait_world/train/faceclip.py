@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import assets, noise, tokenizer
 from ..captions import caption, describe
 from ..dataset import SHOTS_NAMED, SHOTS_UNNAMED, pictures
-from ..faceclip import ASSET, ENCODER, SIZES, description, is_text_tower, text_tower
+from ..faceclip import ASSET, ENCODER, PREFIX, SIZES, description, is_text_tower, text_tower
 from ..people import SPLITS, name
 from ..portrait import SIZE, landmarks
 from .captioned import Captioned
@@ -182,9 +182,8 @@ class _Lessons:
         return self.encoder.read(tokenizer.tokenize(texts))[0]
 
     def _named_rows(self, named: list[str]) -> Tensor:
-        """What the fused rows of the named should be. The prefix takes six places, for which the text's last padding rows stand."""
-        rows = self._text_rows(named)
-        return torch.cat([rows[:, :1], rows[:, -6:], rows[:, 1:-6]], 1)
+        """(B, 77, 128) what the fused rows of the named should be."""
+        return self._text_rows(named)[:, named_places()]
 
     def _bare(self) -> Tensor:
         """Without a face, the rows are the text encoder's."""
@@ -219,6 +218,12 @@ class _Lessons:
             predicted = self.unet(noise.add_noise(clean, added, timesteps), timesteps, fused).sample
         errors = ((predicted.float() - added) ** 2).mean((1, 2, 3))
         return (errors * noise.loss_weights(timesteps)).mean(), float(errors.detach().mean())
+
+
+def named_places() -> list[int]:
+    """Which row of the text each fused row should become: the prefix's six places take the last six padding rows, the rest moves up."""
+    length, taken = tokenizer.LENGTH, len(tokenizer.encode(PREFIX))
+    return [0, *range(length - taken, length), *range(1, length - taken)]
 
 
 def _crops(captioned: Captioned, rows: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from launcher import hosts
 from launcher.errors import PromptRejectedError
 
 NODES = [
-    "IDEA_ApplyIDAdapter", "IDEA_FaceCLIPEncode", "IDEA_FaceCLIPLoader", "IDEA_FaceEmbed", "IDEA_IDEnhancer", "IDEA_LoadDemoModel",
-    "IDEA_LoadFaceModel", "IDEA_LoadIdentity", "IDEA_SaveIdentity", "IDEA_TrainIDEA",
+    "IDEA_ApplyIDAdapter", "IDEA_AttentionMap", "IDEA_FaceCLIPEncode", "IDEA_FaceCLIPLoader", "IDEA_FaceEmbed", "IDEA_IDEnhancer",
+    "IDEA_LoadDemoModel", "IDEA_LoadFaceModel", "IDEA_LoadIdentity", "IDEA_SaveIdentity", "IDEA_TrainIDEA",
 ]
 
 

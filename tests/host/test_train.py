@@ -5,7 +5,8 @@ import pytest
 from launcher.errors import InterruptedRunError, NodeFailedError
 from tiny_graphs import FAMILIES, PROMPT, apply, enhanced, probe, sample, tiny, train
 
-RECIPES = ("fast", "paper", "released")
+RECIPES = ("fast", "paper", "released", "sefi")
+COMBINED = {"recipe": "fast", "stages": 3, "attention": "face_word"}  # both ideas of SeFi-IDE on an ID-EA recipe
 
 
 @pytest.fixture
@@ -26,25 +27,26 @@ def test_no_weight_is_copied_for_training(host, graph):
     assert found == {"same_memory": True, "any_inference": False, "any_gradient": False}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("settings", [*({"recipe": recipe} for recipe in RECIPES), COMBINED], ids=lambda one: "-".join(map(str, one.values())))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_agree_with_finite_differences(host, graph, family, recipe):
+def test_gradients_agree_with_finite_differences(host, graph, family, settings):
     loader = tiny(graph, family)
     start = enhanced(graph, loader[1])
-    rows = host.probe(graph, "training:finite_differences", {"recipe": recipe}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
-    assert {"tokens", "adapter", "gate"} <= set(rows)
+    rows = host.probe(graph, "training:finite_differences", settings, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+    assert set(rows) >= ({"tokens", "stages"} if settings["recipe"] == "sefi" else {"tokens", "adapter", "gate"})
     for part, (slope, norm, size) in rows.items():
         assert norm > 0 and abs(slope - norm) <= 0.02 * norm + 3e-7 / size, (part, slope, norm)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("settings", [*({"recipe": recipe} for recipe in RECIPES), COMBINED], ids=lambda one: "-".join(map(str, one.values())))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_trained_is_what_is_used(host, graph, family, recipe):
+def test_what_is_trained_is_what_is_used(host, graph, family, settings):
     loader = tiny(graph, family)
     start = enhanced(graph, loader[1])
-    found = host.probe(graph, "training:used_as_trained", {"recipe": recipe}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
-    assert found["effect"] > 1e-2
-    assert found["difference"] <= 5e-3 * found["effect"]  # the file's float16, nothing else
+    for timestep in (100, 400, 899):
+        found = host.probe(graph, "training:used_as_trained", {**settings, "timestep": timestep}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+        assert found["effect"] > 5e-3
+        assert found["difference"] <= 5e-3 * found["effect"]  # the file's float16, nothing else
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
