@@ -28,10 +28,12 @@ class FaceCLIPLoader:
         return {
             "required": {
                 "file": (files(), {"tooltip": (
-                    "A file in models/faceclip: the published face_clip_encoder.pt, or a .safetensors converted from it. Published weights are CC BY-NC 4.0."
+                    "A file in models/faceclip: the published face_clip_encoder.pt, or a .safetensors converted from it. Published weights are "
+                    "CC BY-NC 4.0."
                 )}),
                 "precision": (list(PRECISIONS), {"default": PRECISIONS[0], "tooltip": (
-                    "How the weights are held and computed. auto: bf16 where the device is good at it, else fp16, and fp32 on a CPU. Published in bf16 (3.1 GB)."
+                    "How the weights are held and computed. auto: bf16 where the device is good at it, else fp16, and fp32 on a CPU. "
+                    "Published in bf16 (3.1 GB)."
                 )}),
             }
         }
@@ -83,7 +85,9 @@ class FaceCLIPEncode:
                 "prompt": ("STRING", {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": (
                     "The scene. (word:1.2) weighs words; prompts longer than 77 tokens are read in several pieces that all know the face."
                 )}),
-                "negative_prompt": ("STRING", {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": "What should not be there; read without a face."}),
+                "negative_prompt": ("STRING", {"default": "", "multiline": True, "dynamicPrompts": True, "tooltip": (
+                    "What should not be there; read without a face."
+                )}),
                 "width": ("INT", {"default": 864, **pixels, "tooltip": "SDXL's size condition: the width you generate at."}),
                 "height": ("INT", {"default": 1152, **pixels, "tooltip": "SDXL's size condition: the height you generate at."}),
                 "crop_w": ("INT", {"default": 0, **pixels, "tooltip": "SDXL's crop condition; 0 = nothing is cut off at the left."}),
@@ -99,11 +103,15 @@ class FaceCLIPEncode:
                 "face": (IMAGE_OR_FACE, {"tooltip": (
                     "The face or crops output of Face Embed, or a square picture of an upright face that fills it. Without it the prompt is read alone."
                 )}),
-                "face_weights": ("STRING", {"default": "", "tooltip": "How much each face counts when blending, such as 0.7, 0.3. Empty = equally; faces of Face Embed by their quality."}),
+                "face_weights": ("STRING", {"default": "", "tooltip": (
+                    "How much each face counts when blending, such as 0.7, 0.3. Empty = equally; faces of Face Embed by their quality."
+                )}),
             },
         }
 
-    def encode(self, faceclip, prompt, negative_prompt, width, height, crop_w, crop_h, target_width, target_height, several, face=None, face_weights=""):
+    def encode(
+        self, faceclip, prompt, negative_prompt, width, height, crop_w, crop_h, target_width, target_height, several, face=None, face_weights=""
+    ):
         pixels, weights = _faces(face)
         blend = None
         if pixels is not None and several == SEVERAL[0]:

@@ -59,4 +59,5 @@ def run(face, shots, seed: int):
         _encoder().encode(face.crops.permute(0, 3, 1, 2), ["a photo of a person"], face.weights.tolist())
     seconds = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Trial(draw(face, shots, seed), drift=0.0, seconds=seconds, peak_megabytes=peak)  # the model is untouched: no prompt without a face drifts
+    # the model is untouched: no prompt without a face drifts
+    return Trial(draw(face, shots, seed), drift=0.0, seconds=seconds, peak_megabytes=peak)

@@ -47,4 +47,6 @@ class Alignment(nn.Module):
         """
         mean = fused.mean(1)
         same = same or {}
-        return {name: pairwise_sigmoid(self.readouts[name](mean), target.detach(), scale, bias, same.get(name)) for name, target in targets.items()}
+        return {
+            name: pairwise_sigmoid(self.readouts[name](mean), target.detach(), scale, bias, same.get(name)) for name, target in targets.items()
+        }

@@ -36,7 +36,9 @@ def layout(configs: Mapping[str, FaceCLIPConfig]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in made.state_dict().items()}
 
 
-def checked(state_dict: Mapping[str, Tensor], configs: Mapping[str, FaceCLIPConfig] | None = None) -> tuple[dict[str, Tensor], dict[str, FaceCLIPConfig]]:
+def checked(
+    state_dict: Mapping[str, Tensor], configs: Mapping[str, FaceCLIPConfig] | None = None
+) -> tuple[dict[str, Tensor], dict[str, FaceCLIPConfig]]:
     """The tensors under our keys, and the sizes, when every key is there with its shape and none is left over.
 
     Raises:
