@@ -4,6 +4,7 @@ from .attention import AttentionMap
 from .demo import LoadDemoModel
 from .enhance import IDEnhancer
 from .face import FaceEmbed, LoadFaceModel
+from .faceclip import FaceCLIPEncode, FaceCLIPLoader
 from .host.paths import register_folders
 from .identity import LoadIdentity, SaveIdentity
 from .train import TrainIDEA
@@ -17,6 +18,8 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_SaveIdentity": SaveIdentity,
     "IDEA_LoadIdentity": LoadIdentity,
     "IDEA_AttentionMap": AttentionMap,
+    "IDEA_FaceCLIPLoader": FaceCLIPLoader,
+    "IDEA_FaceCLIPEncode": FaceCLIPEncode,
     "IDEA_LoadDemoModel": LoadDemoModel,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -29,6 +32,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_LoadIdentity": "Load Identity",
     "IDEA_AttentionMap": "Attention Map",
     "IDEA_LoadDemoModel": "Load Demo Model (Portrait World)",
+    "IDEA_FaceCLIPLoader": "Load FaceCLIP",
+    "IDEA_FaceCLIPEncode": "FaceCLIP Encode",
 }
 
 register_folders()

@@ -8,6 +8,8 @@ from launcher.errors import PromptRejectedError
 NODES = [
     "IDEA_ApplyIDAdapter",
     "IDEA_AttentionMap",
+    "IDEA_FaceCLIPEncode",
+    "IDEA_FaceCLIPLoader",
     "IDEA_FaceEmbed",
     "IDEA_IDEnhancer",
     "IDEA_LoadDemoModel",
