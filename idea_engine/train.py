@@ -214,6 +214,8 @@ class _Run:
                         "Lower lr, or use a checkpoint in a wider precision (bf16 or fp32)."
                     )
                 on_step(StepEvent(self.progress.step, self.recipe.steps, self.progress.losses, self.denoised))
+                if checkpoint is not None and checkpoint.due(self.progress.step) and not bad:
+                    checkpoint.save(self.module, self.optimizer, self.progress)
         except BaseException:
             # Steps with a bad loss changed nothing, so going on later must not skip them.
             self.progress.step -= bad

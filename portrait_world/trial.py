@@ -66,13 +66,22 @@ def other_photographs(split: str, index: int, count: int = 6) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _world():
     """The backend on the shipped model and the anchor of the world's names."""
-    from idea_engine.anchors import compute_anchor
+    from idea_engine.anchors import compute_anchor, with_spread
     from idea_engine.backends.diffusers import DiffusersBackend
 
     from .pipeline import load_pipeline
 
-    backend = DiffusersBackend(load_pipeline())
-    return backend, compute_anchor(backend, names())
+    pipe = load_pipeline()
+    pipe.unet.to(torch.bfloat16)  # as hosts run it where they can; what is learned stays float32
+    backend = DiffusersBackend(pipe)
+    return backend, with_spread(compute_anchor(backend, names()), backend, names())
+
+
+@lru_cache(maxsize=1)
+def _plain_pictures() -> np.ndarray:
+    """What the untouched model draws for the plain prompts."""
+    backend, anchor = _world()
+    return Artist(backend, len(anchor.names_used)).draw_plain(None)
 
 
 @lru_cache(maxsize=1)
@@ -137,7 +146,7 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
         family=backend.family, face=face.mean(), anchor=starting_point(contender, backend, anchor), seed=seed, masks=face.masks
     )
     artist = Artist(backend, len(anchor.names_used))
-    plain = artist.draw_plain(None)
+    plain = _plain_pictures()
     by_step: dict[int, np.ndarray] = {}
     drawing = 0.0
 

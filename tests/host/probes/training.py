@@ -90,7 +90,7 @@ def used_as_trained(probe):
     """
     recipe = probe.arguments["recipe"]
     backend, run = _setup(probe, recipe)
-    applied_nodes = probe.module("nodes.host.applied")
+    applied_nodes = probe.module("idea_engine.applied")
     with torch.inference_mode(False):
         _shake(run.module)
         identity = run.module.identity("<anna>", {}, "")
