@@ -47,3 +47,7 @@ class TrainingError(IdeaError):
 
 class EvaluationError(IdeaError):
     """There is nothing to score, or what is to be compared was measured by different recognizers."""
+
+
+class MergeError(IdeaError):
+    """Identities cannot be merged: of different families, recipes or shapes, or with weights that cancel."""
