@@ -18,12 +18,14 @@ CHUNK = 77  # positions of one chunk of a CLIP text encoder
 
 @dataclass(frozen=True)
 class AppliedIdentity:
-    """Attributes: identity: as trained; strength: see :func:`~idea_engine.identity.faded`; start, end: sampling percent 0..1."""
+    """Attributes: identity: as trained; strength: see :func:`~idea_engine.identity.faded`; start, end: sampling percent 0..1; mask: (M, H, W) in
+    0..1, where in the picture it acts, or None for everywhere."""
 
     identity: Identity
     strength: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    mask: Tensor | None = None
 
     @cached_property
     def faded(self) -> Identity:
@@ -46,6 +48,11 @@ class AppliedIdentity:
         return self.start > 0.0 or self.end < 1.0
 
     @property
+    def partial(self) -> bool:
+        """Whether a prompt is also needed with its mention as plain words: for a part of the sampling, or of the picture."""
+        return self.bounded or self.mask is not None
+
+    @property
     def inert(self) -> bool:
         """Whether it never acts at all."""
         return self.strength == 0.0 or self.start >= self.end
@@ -55,10 +62,12 @@ class AppliedIdentity:
 
 
 def inactive_sets(applied: list[AppliedIdentity]) -> set[frozenset[str]]:
-    """The sets of mentions that are out of their range together at some moment of the sampling, the empty set left out."""
+    """The sets of mentions that are inactive together at some moment of the sampling or place in the picture, the empty set left out."""
     marks = sorted({0.0, 1.0, *(edge for a in applied for edge in (a.start, a.end))})
     middles = [(low + high) / 2 for low, high in zip(marks, marks[1:])]
     sets = {frozenset(a.mention for a in applied if not a.start <= middle <= a.end) for middle in middles}
+    for masked in (a for a in applied if a.mask is not None):
+        sets |= {absent | {masked.mention} for absent in sets}
     return sets - {frozenset()}
 
 

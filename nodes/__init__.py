@@ -1,9 +1,11 @@
 """The nodes, by the ids that workflows store. An id, once published, never changes."""
-from .apply import ApplyIDAdapter
+from .apply import ApplyIDAdapter, ApplyIDAdapterAdvanced
+from .doctor import ReferenceDoctor
 from .enhance import IDEnhancer
 from .face import FaceEmbed, LoadFaceModel
 from .host.paths import register_folders
 from .identity import LoadIdentity, SaveIdentity
+from .merge import MergeIdentities
 from .train import TrainIDEA
 
 NODE_CLASS_MAPPINGS = {
@@ -14,6 +16,9 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_ApplyIDAdapter": ApplyIDAdapter,
     "IDEA_SaveIdentity": SaveIdentity,
     "IDEA_LoadIdentity": LoadIdentity,
+    "IDEA_ReferenceDoctor": ReferenceDoctor,
+    "IDEA_MergeIdentities": MergeIdentities,
+    "IDEA_ApplyIDAdapterAdvanced": ApplyIDAdapterAdvanced,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_LoadFaceModel": "Load Face Model",
@@ -23,6 +28,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_ApplyIDAdapter": "Apply ID Adapter",
     "IDEA_SaveIdentity": "Save Identity",
     "IDEA_LoadIdentity": "Load Identity",
+    "IDEA_ReferenceDoctor": "Reference Doctor",
+    "IDEA_MergeIdentities": "Merge Identities",
+    "IDEA_ApplyIDAdapterAdvanced": "Apply ID Adapter (Advanced)",
 }
 
 register_folders()
