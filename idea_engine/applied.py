@@ -115,7 +115,8 @@ def check_fits(identity: Identity, family: ModelFamily, shapes: Sequence[tuple[i
     if identity.family != family:
         raise FamilyMismatchError(
             f"The identity {identity.trigger} was made for {identity.family.describe()}, but the connected model is {family.describe()}. "
-            "Load a checkpoint of the identity's family, or train the person again on this one with the Train node."
+            "Load a checkpoint of the identity's family, bring the person over with Refit Identity (25 steps), or train the person again on this one with the "
+            "Train node."
         )
     blocks = dict(enumerate(shapes))
     offsets, weights = ((getattr(identity, f"key_{kind}"), getattr(identity, f"value_{kind}")) for kind in ("offsets", "weights"))
@@ -123,5 +124,6 @@ def check_fits(identity: Identity, family: ModelFamily, shapes: Sequence[tuple[i
     if not whole or any(blocks.get(number) != tuple(change.shape) for part in weights for number, change in part.items()):
         raise FamilyMismatchError(
             f"The identity {identity.trigger} holds keys and values for another arrangement of cross-attention blocks than the {len(shapes)} of the "
-            f"connected MODEL, which is a variant of {family.describe()}. Load the checkpoint it was trained on, or train the person again on this one."
+            f"connected MODEL, which is a variant of {family.describe()}. Load the checkpoint it was trained on, or bring the person to this one "
+            "with Refit Identity (25 steps)."
         )

@@ -2,10 +2,12 @@
 from .apply import ApplyIDAdapter, ApplyIDAdapterAdvanced
 from .doctor import ReferenceDoctor
 from .enhance import IDEnhancer
+from .evaluate import IdentityScore
 from .face import FaceEmbed, LoadFaceModel
 from .host.paths import register_folders
 from .identity import LoadIdentity, SaveIdentity
 from .merge import MergeIdentities
+from .refit import RefitIdentity
 from .train import TrainIDEA
 
 NODE_CLASS_MAPPINGS = {
@@ -19,6 +21,8 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_ReferenceDoctor": ReferenceDoctor,
     "IDEA_MergeIdentities": MergeIdentities,
     "IDEA_ApplyIDAdapterAdvanced": ApplyIDAdapterAdvanced,
+    "IDEA_IdentityScore": IdentityScore,
+    "IDEA_RefitIdentity": RefitIdentity,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_LoadFaceModel": "Load Face Model",
@@ -31,6 +35,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_ReferenceDoctor": "Reference Doctor",
     "IDEA_MergeIdentities": "Merge Identities",
     "IDEA_ApplyIDAdapterAdvanced": "Apply ID Adapter (Advanced)",
+    "IDEA_IdentityScore": "Identity Score",
+    "IDEA_RefitIdentity": "Refit Identity",
 }
 
 register_folders()

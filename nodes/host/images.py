@@ -49,6 +49,17 @@ def to_image(pictures) -> Tensor:
     return batch
 
 
+def some_images(pictures: Tensor, chosen: Sequence[int]):
+    """The chosen pictures of a batch. When there are none, whatever is connected is not run, where the host can do that; else an empty batch."""
+    if chosen:
+        return pictures[list(chosen)]
+    try:
+        from comfy_execution.graph_utils import ExecutionBlocker
+    except ImportError:
+        return pictures[:0]
+    return ExecutionBlocker(None)
+
+
 def _to_tensor(picture) -> Tensor:
     if isinstance(picture, Tensor):
         return picture
