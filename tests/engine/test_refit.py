@@ -55,7 +55,7 @@ def test_another_number_of_pseudo_tokens_is_refused_in_words(backend, enhance):
 
 def test_a_refit_trains_on_the_new_family_from_that_start_and_keeps_the_notes(any_backend, backend, enhance, photo):
     person, start = learned(enhance(backend)), enhance(any_backend)
-    config = TrainConfig(steps=3, batch=1, resolution=32, templates=(PROMPT,), trigger="<anna>")
+    config = TrainConfig(steps=3, batch=1, resolution=64, templates=(PROMPT,), trigger="<anna>")
     begun = build_from(person)(start, config.resolved(), any_backend.block_widths)
     for key, rows in nearest_start(person, start).items():
         assert torch.equal(begun.tokens[key].detach(), rows)

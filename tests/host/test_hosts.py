@@ -5,7 +5,10 @@ import pytest
 from launcher import hosts
 from launcher.errors import PromptRejectedError
 
-NODES = ["IDEA_ApplyIDAdapter", "IDEA_FaceEmbed", "IDEA_IDEnhancer", "IDEA_LoadFaceModel", "IDEA_LoadIdentity", "IDEA_SaveIdentity", "IDEA_TrainIDEA"]
+NODES = [
+    "IDEA_ApplyIDAdapter", "IDEA_ApplyIDAdapterAdvanced", "IDEA_FaceEmbed", "IDEA_IDEnhancer", "IDEA_IdentityScore", "IDEA_LoadFaceModel",
+    "IDEA_LoadIdentity", "IDEA_MergeIdentities", "IDEA_ReferenceDoctor", "IDEA_RefitIdentity", "IDEA_SaveIdentity", "IDEA_TrainIDEA",
+]
 
 
 def stock_graph(graph, checkpoint, seed=1):
