@@ -68,13 +68,20 @@ def _attention(state: Mapping[str, Tensor], width: int) -> nn.MultiheadAttention
 class IDKeyValue(nn.Module):
     """Keys and values of the identity's own positions, one offset per cross-attention block, conditioned on the enhanced identity.
 
+    With rank 0 the offsets are learned as they are, (M, n, d) numbers each for keys and values, and the enhanced identity is not read.
+
     ``δ_b = U_b · down(norm(F))``: ``down`` (2d→r) is shared, ``U_b`` (r→d) belongs to block b and starts at zero, an exact no-op. The
     offset is added to the text condition where the identity's tokens stand, and only as that block's ``to_k`` (or ``to_v``) reads it, so
     other words keep their keys and values.
     """
 
-    def __init__(self, width: int, blocks: int, rank: int):
+    def __init__(self, width: int, blocks: int, rank: int, count: int):
         super().__init__()
+        self.rank = rank
+        if rank == 0:
+            self.up_key = nn.Parameter(torch.zeros(blocks, count, width))
+            self.up_value = nn.Parameter(torch.zeros(blocks, count, width))
+            return
         self.norm = nn.LayerNorm(2 * width, elementwise_affine=False)
         self.down = nn.Linear(2 * width, rank, bias=False)
         self.up_key = nn.Parameter(torch.zeros(blocks, width, rank))
@@ -82,5 +89,7 @@ class IDKeyValue(nn.Module):
 
     def forward(self, enhanced: Tensor) -> tuple[Tensor, Tensor]:
         """(n, 2d) → key and value offsets, each (M, n, d) for M blocks."""
+        if self.rank == 0:
+            return self.up_key, self.up_value
         low = self.down(self.norm(enhanced))
         return torch.einsum("mdr,nr->mnd", self.up_key, low), torch.einsum("mdr,nr->mnd", self.up_value, low)

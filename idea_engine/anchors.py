@@ -1,6 +1,7 @@
 """The textual ID anchor: what an average name looks like after the text encoder (METHODS §1.2, arXiv 2312.15905)."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
@@ -34,6 +35,38 @@ def parse_names(text: str) -> list[str]:
             "Write one name per line in names_text of the ID Enhancer node, or set names to 'celebrities'."
         )
     return names
+
+
+@torch.no_grad()
+def with_spread(anchor: IDAnchor, backend: DiffusionBackend, names: Sequence[str], batch: int = 32) -> IDAnchor:
+    """``anchor`` with the spread of the names it was averaged from: each name through the whole encoder, one sample per name and position.
+
+    Only names that fill every position are taken, for a sample must say what *that* name looks like.
+
+    Raises:
+        NamesError: fewer than two names are long enough.
+    """
+    count = len(anchor.names_used)
+    spelled = [ids[:count] for name in names if len(ids := backend.word_ids(name)) >= count]
+    if len(spelled) < 2:
+        raise NamesError(f"{len(spelled)} of the names have {count} tokens, expected two at least. Write more full names in names_text of the ID Enhancer node.")
+    prompt = backend.tokenize("", "", count)
+    outputs: dict[str, list[torch.Tensor]] = {key: [] for key in backend.family.encoders}
+    for start in range(0, len(spelled), batch):
+        ids = torch.tensor(spelled[start : start + batch], device=backend.device)
+        inputs = prompt_inputs(backend, [prompt] * len(ids), {})
+        for key in backend.family.encoders:
+            inputs[key][:, list(prompt.positions)] = backend.token_rows(key, ids.flatten()).reshape(*ids.shape, -1)
+        condition = backend.encode_text(inputs, [prompt.end] * len(ids))
+        for key, rows in backend.family.split(condition.context[:, list(prompt.positions)]).items():
+            outputs[key].append(rows.float().cpu())
+    spread = {}
+    for key, parts in outputs.items():
+        centred = (rows := torch.cat(parts)) - rows.mean(0)  # per position: first names differ from last names in the mean
+        centred = centred.flatten(0, 1) / (len(spelled) * count - count) ** 0.5
+        _, singular, axes = torch.linalg.svd(centred, full_matrices=False)
+        spread[key] = singular[:, None] * axes
+    return replace(anchor, spread=spread)
 
 
 @torch.no_grad()

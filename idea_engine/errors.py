@@ -45,6 +45,10 @@ class TrainingError(IdeaError):
     """Training cannot go on: the loss is not finite, or memory does not suffice even for one picture."""
 
 
+class PromptMismatchError(IdeaError):
+    """A prompt cannot be looked at: it has no words, or is not the one that the sampler got."""
+
+
 class EvaluationError(IdeaError):
     """There is nothing to score, or what is to be compared was measured by different recognizers."""
 

@@ -164,7 +164,8 @@ def contact_sheet(rows: Sequence[Sequence[Tensor]], captions: Sequence[Sequence[
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             small = Image.fromarray((picture.float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy())
-            small.thumbnail((side, side)) if max(small.size) > side else None
+            scale = side / max(small.size)
+            small = small.resize([max(1, round(edge * scale)) for edge in small.size], Image.Resampling.LANCZOS)
             left, top = _MARGIN + x * width, _MARGIN + y * height
             sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
             if captions is not None and x < len(captions[y]):

@@ -8,7 +8,7 @@ from typing import Callable, Mapping
 import torch
 from torch import Tensor
 
-from .types import AdapterWeights, EnhancedIdentity, Identity, IdentityMetadata
+from .types import AdapterWeights, EnhancedIdentity, Identity, IdentityMetadata, StageTokens
 
 DEFAULT_TRIGGER = "<id>"
 
@@ -47,6 +47,9 @@ def map_tensors(identity: Identity, change: Callable[[str, Tensor], Tensor]) -> 
         key_weights={i: change(f"kv.{i}.key_weight", t) for i, t in identity.key_weights.items()},
         value_weights={i: change(f"kv.{i}.value_weight", t) for i, t in identity.value_weights.items()},
         face=None if identity.face is None else change("face.embedding", identity.face),
+        stages=tuple(
+            StageTokens(mapped(f"stages.{s}.k.", stage.key), mapped(f"stages.{s}.v.", stage.value)) for s, stage in enumerate(identity.stages)
+        ),
     )
 
 
@@ -69,7 +72,7 @@ def rounded(identity: Identity) -> Identity:
     """
 
     def change(name: str, tensor: Tensor) -> Tensor:
-        small = name.startswith(("clip_", "anchor.", "face."))
+        small = name.startswith(("clip_", "anchor.", "face.", "stages."))
         return tensor.detach().to("cpu", torch.float32 if small else torch.float16).contiguous().clone()
 
     with torch.inference_mode(False):
@@ -77,21 +80,24 @@ def rounded(identity: Identity) -> Identity:
 
 
 def faded(identity: Identity, strength: float) -> Identity:
-    """The identity at another strength: 1 is unchanged, towards 0 the tokens fade to the anchor (an average person), above 1 exaggerates.
+    """The identity at another strength: 1 is unchanged, towards 0 the tokens (of every stage) fade to the anchor (an average person), above 1
+    exaggerates.
 
     Adapter, keys and values scale with ``strength``. Without an anchor (imported files) the tokens stay as they are.
     """
     if strength == 1.0:
         return identity
-    tokens = {
-        key: torch.lerp(identity.anchor[key], rows, strength) if key in identity.anchor else rows for key, rows in identity.tokens.items()
-    }
+
+    def towards_anchor(tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: torch.lerp(identity.anchor[key], rows, strength) if key in identity.anchor else rows for key, rows in tokens.items()}
+
     adapter = identity.adapter and replace(identity.adapter, gate=identity.adapter.gate * strength)
     scaled = {
         name: {i: tensor.float() * strength for i, tensor in getattr(identity, name).items()}
         for name in ("key_offsets", "value_offsets", "key_weights", "value_weights")
     }
-    return replace(identity, tokens=tokens, adapter=adapter, **scaled)
+    stages = tuple(StageTokens(towards_anchor(stage.key), towards_anchor(stage.value)) for stage in identity.stages)
+    return replace(identity, tokens=towards_anchor(identity.tokens), adapter=adapter, stages=stages, **scaled)
 
 
 def content_hash(identity: Identity) -> str:

@@ -14,12 +14,13 @@ from .atomic_write import atomic_write
 from .errors import IdentityFileError, TriggerError
 from .identity import named_tensors, rounded
 from .tokens import check_trigger
-from .types import AdapterWeights, Identity, IdentityMetadata, ModelFamily
+from .types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
 
 FORMAT_VERSION = 1
 MAX_BYTES = 4 << 30  # the recipe 'paper' on SDXL changes 340 M weights (680 MB); everything else is far smaller
 MAX_HEADER_BYTES = 16 << 20
 MAX_STACKED = 16  # adapters of a merged identity: each costs one small self-attention per prompt
+MAX_STAGES = 100  # of the noise schedule; every prompt is encoded twice for each
 MAX_TOKENS = 75  # one chunk of a text encoder without its begin and end marks
 _FAMILIES = {frozenset({"clip_l"}): "sd1", frozenset({"clip_h"}): "sd2", frozenset({"clip_l", "clip_g"}): "sdxl"}
 _ENCODERS = ("clip_l", "clip_g", "clip_h")
@@ -189,6 +190,7 @@ def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], na
         key_weights=blocks["key_weight"],
         value_weights=blocks["value_weight"],
         face=reader.take("face.embedding", (512,)) if "face.embedding" in tensors else None,
+        stages=reader.stages(tokens),
         metadata=IdentityMetadata(
             trigger=trigger,
             method=metadata.get("idea.method", ""),
@@ -228,3 +230,17 @@ class _Reader:
             if len(parts) == 3 and parts[0] == "kv" and parts[1].isdecimal() and parts[2] == kind:
                 found[int(parts[1])] = self.take(key, shape)
         return dict(sorted(found.items()))
+
+    def stages(self, tokens: Mapping[str, Tensor]) -> tuple[StageTokens, ...]:
+        """Stage tokens, each of the shape of the plain ones; every stage from 0 on must be there, whole."""
+        numbers = {int(parts[1]) for key in self.tensors if len(parts := key.split(".")) == 4 and parts[0] == "stages" and parts[1].isdecimal() and len(parts[1]) < 10}
+        if numbers and (max(numbers) >= MAX_STAGES or numbers != set(range(len(numbers)))):
+            raise IdentityFileError(
+                f"{self.name} holds the stages {', '.join(map(str, sorted(numbers)[:9]))}, but expected all from 0 on and at most {MAX_STAGES}. "
+                "Save the identity again."
+            )
+
+        def rows(stage: int, kind: str) -> dict[str, Tensor]:
+            return {key: self.take(f"stages.{stage}.{kind}.{key}", tuple(plain.shape)) for key, plain in tokens.items()}
+
+        return tuple(StageTokens(rows(stage, "k"), rows(stage, "v")) for stage in range(len(numbers)))

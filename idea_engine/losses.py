@@ -8,9 +8,35 @@ ZETA = 2e-5  # regularises the covariance, METHODS §1.5
 FLOOR = 1e-8  # clamp under the square root, METHODS §1.5
 
 
-def noise_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of the network's prediction: (B, C, h, w) twice → (B,)."""
-    return (output.float() - target.float()).square().flatten(1).mean(1)
+def noise_loss(output: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error of the network's prediction: (B, C, h, w) twice → (B,).
+
+    Args:
+        weights: (B, h, w) of the latent's cells, mean 1 per picture; None weighs all alike.
+    """
+    squares = (output.float() - target.float()).square()
+    if weights is not None:
+        squares = squares * weights[:, None]
+    return squares.flatten(1).mean(1)
+
+
+def face_weights(masks: Tensor, share: float) -> Tensor:
+    """Face masks (B, h, w) in 0..1 → weights of mean 1: ``share`` of the loss comes from the face alone, the rest from the whole picture.
+
+    A picture without a face is weighted evenly.
+    """
+    means = masks.mean((1, 2), keepdim=True)
+    faces = torch.where(means > 0, masks / means.clamp_min(1e-6), torch.ones_like(masks))
+    return 1 - share + share * faces
+
+
+def min_snr_weights(snr: Tensor, velocity: bool, ceiling: float) -> Tensor:
+    """(B,) signal-to-noise ratios → (B,) weights (arXiv 2303.09556): the error of the picture, not of the noise, counts, up to ``ceiling``.
+
+    Args:
+        velocity: whether the network predicts v rather than ε.
+    """
+    return snr.clamp(max=ceiling) / (snr + 1 if velocity else snr)
 
 
 class AnchorDistance:
@@ -20,12 +46,12 @@ class AnchorDistance:
     most: the (w, w) matrix is never formed, Σ⁻¹ is applied along its few principal axes and as 1/ζ across them.
     """
 
-    def __init__(self, anchor: Tensor, zeta: float = ZETA):
-        """Args: anchor: (n, w) rows A."""
+    def __init__(self, anchor: Tensor, zeta: float = ZETA, spread: Tensor | None = None):
+        """Args: anchor: (n, w) rows A. spread: (k, w) with ``spreadᵀ·spread`` in the place of cov(A); None for cov(A) itself."""
         self.anchor = anchor.detach().float()
         self.zeta = zeta
         # cov(A) = XᵀX with X the centred rows over sqrt(n−1); of a single row the covariance is taken as zero.
-        factor = (self.anchor - self.anchor.mean(0)) / max(anchor.shape[0] - 1, 1) ** 0.5
+        factor = (self.anchor - self.anchor.mean(0)) / max(anchor.shape[0] - 1, 1) ** 0.5 if spread is None else spread.detach().float()
         _, singular, self.axes = torch.linalg.svd(factor, full_matrices=False)
         self.variances = singular.square() + zeta
 

@@ -27,6 +27,26 @@ def prepare_photos(photos: Sequence[Tensor], resolution: int) -> Tensor:
     return torch.stack([_square(check_photo(photo, f"Photograph {i}"), resolution) for i, photo in enumerate(photos, 1)])
 
 
+def prepare_masks(masks: Sequence[Tensor], photos: Sequence[Tensor], resolution: int) -> Tensor:
+    """Face masks (H, W) in 0..1, one per photograph and of its size → (P, R/8, R/8): what part of each latent cell is face.
+
+    Raises:
+        BadImageError: another number of masks than of photographs, or a mask of another size than its photograph.
+    """
+    mend = "Connect masks of the Face Embed node that saw the same photographs, or none, to masks of the Train node."
+    if len(masks) != len(photos):
+        raise BadImageError(f"There are {len(masks)} face masks for {len(photos)} photographs, expected one each. {mend}")
+    cells = []
+    for number, (mask, photo) in enumerate(zip(masks, photos), 1):
+        if mask.shape != photo.shape[:2]:
+            raise BadImageError(
+                f"Face mask {number} is {mask.shape[-1]}×{mask.shape[-2]} pixels, its photograph {photo.shape[1]}×{photo.shape[0]}, expected the same. {mend}"
+            )
+        square = _square(mask.float().clamp(0.0, 1.0)[:, :, None], resolution)[:, :, 0]
+        cells.append(torch.nn.functional.avg_pool2d(square[None], LATENT_FACTOR)[0])
+    return torch.stack(cells)
+
+
 def check_photo(photo: Tensor, name: str) -> Tensor:
     """(H, W, C) → (H, W, 3) float32 in 0..1: grey is repeated, transparency is dropped.
 

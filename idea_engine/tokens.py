@@ -64,7 +64,8 @@ def prompt_inputs(backend: DiffusionBackend, prompts: Sequence[Prompt], tokens: 
     """Input embeddings of prompts with the identity's rows in their places.
 
     Args:
-        tokens: encoder key → (n, w) float32, may require gradients.
+        tokens: encoder key → (n, w) float32, or (B, n, w) where the prompts have different ones; may require gradients; an encoder without
+            rows keeps what stands in the prompts.
 
     Returns:
         encoder key → (B, L, w) float32.
@@ -73,6 +74,9 @@ def prompt_inputs(backend: DiffusionBackend, prompts: Sequence[Prompt], tokens: 
     for key in backend.family.encoders:
         ids = torch.stack([prompt.ids[key] for prompt in prompts]).to(backend.device)
         rows = backend.token_rows(key, ids.flatten()).reshape(*ids.shape, -1)
+        if key not in tokens:
+            inputs[key] = rows
+            continue
         places = torch.tensor([prompt.positions for prompt in prompts], device=backend.device)
         index = places[:, :, None].expand(-1, -1, rows.shape[-1])
         inputs[key] = rows.scatter(1, index, tokens[key].to(rows).expand(len(prompts), -1, -1))

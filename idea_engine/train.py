@@ -5,63 +5,28 @@ import math
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from .attention_loss import AttentionLoss
 from .backends.base import DiffusionBackend, Prompt
+from .batch import Batch, draw_batch
 from .checkpoint import Checkpoint, Progress
 from .errors import TrainingError
-from .losses import noise_loss
-from .methods import id_ea
+from .losses import face_weights, min_snr_weights, noise_loss
+from .methods import build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
-from .photos import prepare_photos
+from .photos import prepare_masks, prepare_photos
+from .prior import Prior
 from .tokens import check_trigger, tokenize_template
+from .train_config import TrainConfig
 from .types import EnhancedIdentity, Identity
 
-_TEMPLATES_FILE = Path(__file__).parent / "data" / "prompt_templates.txt"
 MAX_BAD_STEPS = 3  # in a row, before training stops
 _FIRST_LOSS_SCALE = 2.0**14  # for float16 networks, whose gradients would vanish below 6e-8
-
-
-def prompt_templates() -> tuple[str, ...]:
-    """The shipped training prompts."""
-    lines = _TEMPLATES_FILE.read_text(encoding="utf-8").splitlines()
-    return tuple(line for line in lines if line and not line.startswith("#"))
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What the artist may choose. 0 stands for the recipe's own value.
-
-    Attributes:
-        recipe: ``fast``, ``paper`` or ``released``.
-        steps, batch, lr: see :class:`~idea_engine.methods.base.Recipe`.
-        resolution: side of the training pictures in pixels, a multiple of 8.
-        seed: of noise, timesteps, pictures and prompts.
-        templates: training prompts with ``{tokens}``.
-        micro_batch: pictures at a time; 0 tries the whole batch and halves it when memory runs out.
-        checkpointing: recompute activations from the start; otherwise only when memory runs out.
-    """
-
-    recipe: str = "fast"
-    trigger: str = "<anna>"
-    steps: int = 0
-    batch: int = 0
-    lr: float = 0.0
-    resolution: int = 512
-    seed: int = 0
-    templates: tuple[str, ...] = field(default_factory=prompt_templates)
-    micro_batch: int = 0
-    checkpointing: bool = False
-
-    def resolved(self) -> Recipe:
-        """The recipe with the artist's values in place of its own."""
-        recipe = id_ea.RECIPES[self.recipe]
-        return replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch, lr=self.lr or recipe.lr)
 
 
 @dataclass(frozen=True)
@@ -90,63 +55,35 @@ class TrainReport:
     checkpointing: bool
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The random choices of one step, on the CPU: which latents, prompts and timesteps (each (B,)), and the noise (B, C, h, w)."""
-
-    pictures: Tensor
-    prompts: Tensor
-    timesteps: Tensor
-    noise: Tensor
-
-
-def draw_batch(seed: int, step: int, size: int, pictures: int, prompts: int, shape: Sequence[int], timesteps: int, distinct: int = 0) -> Batch:
-    """The same choices for the same seed and step on any device, whatever ran before; this is what makes a resumed training equal.
-
-    Args:
-        distinct: how many different prompts the batch may mix; 0 for one each.
-    """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
-
-    def pick(high: int, count: int) -> Tensor:
-        return torch.randint(high, (count,), generator=generator)
-
-    picked = pick(pictures, size)
-    texts = pick(prompts, distinct or size)
-    return Batch(
-        pictures=picked,
-        prompts=texts.repeat(math.ceil(size / len(texts)))[:size],
-        timesteps=pick(timesteps, size),
-        noise=torch.randn(size, *shape, generator=generator),
-    )
-
-
 def train(
     backend: DiffusionBackend,
     enhanced: EnhancedIdentity,
     photos: Sequence[Tensor],
     config: TrainConfig,
     *,
+    masks: Sequence[Tensor] | None = None,
     on_step: Callable[[StepEvent], None] = lambda event: None,
     checkpoint: Checkpoint | None = None,
-    build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = id_ea.build,
+    build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = build_module,
 ) -> tuple[Identity, TrainReport]:
     """Learn one person.
 
     Args:
         photos: pictures of the person, each (H, W, 3) in 0..1.
+        masks: where the face is, one (H, W) in 0..1 per photograph; read by the recipes that look at the face only.
         on_step: called after every step; whatever it raises ends the training after the work was kept in ``checkpoint``.
         checkpoint: where an interrupted training is kept, and looked for.
 
     Raises:
         TriggerError, BadImageError: before anything is computed.
-        TrainingError: the loss was not finite three times in a row, or one picture does not fit into memory.
+        TrainingError: the loss was not finite three times in a row, one picture does not fit into memory, or the recipe needs masks.
     """
     recipe = config.resolved()
     check_trigger(config.trigger, backend.word_ids)
     started = time.perf_counter()
     with torch.inference_mode(False):
-        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build)
+        faces = None if masks is None else prepare_masks(masks, photos, config.resolution)
+        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build, faces)
         try:
             return run.execute(on_step, checkpoint, started)
         finally:
@@ -157,16 +94,28 @@ def train(
 class _Run:
     """The state of one training while it runs."""
 
-    def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build):
+    def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build, faces=None):
+        if recipe.face_share and faces is None:
+            raise TrainingError(
+                f"The recipe {recipe.name} weighs the face more than the rest, but there are no face masks. Connect masks of Face Embed to masks of "
+                "the Train node."
+            )
+        self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
-        self.prompts = [tokenize_template(backend, template, count) for template in config.templates]
+        self.prompts = [tokenize_template(backend, text, count) for text in config.prompts(len(pictures))]
+        # Which prompts belong to each latent: with one caption per photograph a row of their own, mirror images included.
+        rows = torch.arange(2 * len(pictures)) % len(pictures) if len(config.captions) > 1 else torch.zeros(2 * len(pictures), dtype=torch.long)
+        self.first_prompts = rows * len(config.templates)
         self.micro = min(config.micro_batch or recipe.batch, recipe.batch)
         self.checkpointing = config.checkpointing
         # Every picture and its mirror image, encoded once; the VAE is not needed again.
         mirrored = torch.cat([pictures, pictures.flip(2)])
         self.latents = torch.cat([backend.encode_images(picture[None]).clone() for picture in mirrored])
         self.module = build(enhanced, recipe, backend.block_widths).to(backend.device)
+        self.attention = None
+        if recipe.attention_weight:
+            self.attention = AttentionLoss(backend, recipe.attention_target, self.prompts, self.faces)
         set_trainable(self.module, recipe)
         groups = parameter_groups(self.module, recipe, recipe.lr * recipe.batch)
         self.base_rates = [group["lr"] for group in groups]
@@ -174,6 +123,7 @@ class _Run:
         scale = _FIRST_LOSS_SCALE if getattr(backend, "needs_loss_scaling", False) else 1.0
         self.progress = Progress(step=0, losses=[], skipped=0, loss_scale=scale)
         self.denoised = self.latents[:1]
+        self.prior = Prior(backend, config.templates) if recipe.prior_weight else None
         self.session = ExitStack()  # the backend's training mode, open for the whole run: entering it touches every weight
 
     def execute(self, on_step, checkpoint: Checkpoint | None, started: float) -> tuple[Identity, TrainReport]:
@@ -256,7 +206,7 @@ class _Run:
         """Accumulate the gradients of one batch, micro-batch by micro-batch; returns the batch's loss."""
         recipe, shape = self.recipe, self.latents.shape[1:]
         batch = draw_batch(
-            self.config.seed, self.progress.step, recipe.batch, len(self.latents), len(self.prompts), shape,
+            self.config.seed, self.progress.step, recipe.batch, len(self.latents), len(self.config.templates), shape,
             self.backend.timesteps, recipe.prompts_per_step,
         )
         total = 0.0
@@ -264,7 +214,7 @@ class _Run:
             losses = self.picture_losses(batch, slice(start, start + self.micro))
             loss = losses.sum() / recipe.batch
             if start == 0:
-                loss = loss + self.module.regularizer()
+                loss = loss + self.module.regularizer() + self._prior_loss(batch)
             (loss * self.progress.loss_scale).backward()
             total += float(loss.detach())
         if self.progress.loss_scale != 1.0:
@@ -273,19 +223,29 @@ class _Run:
         return total
 
     def picture_losses(self, batch: Batch, part: slice) -> Tensor:
-        """(b,) noise losses of one micro-batch."""
+        """(b,) losses of one micro-batch."""
         device = self.backend.device
-        chosen = batch.prompts[part].tolist()
+        chosen = (batch.prompts[part] + self.first_prompts[batch.pictures[part]]).tolist()
         distinct = sorted(set(chosen))
         prompts: list[Prompt] = [self.prompts[i] for i in distinct]
-        condition = self.module.condition(self.backend, prompts, [distinct.index(i) for i in chosen])
-        positions = torch.tensor([self.prompts[i].positions for i in chosen], device=device)
-        prediction = self.backend.predict(
-            self.latents[batch.pictures[part].to(device)], batch.noise[part].to(device), batch.timesteps[part].to(device),
-            condition, self.module.edit(positions),
-        )
+        pictures, noise, timesteps = batch.pictures[part].to(device), batch.noise[part].to(device), batch.timesteps[part].to(device)
+        look = self.attention and self.attention.look(chosen, pictures, self.latents[pictures], noise, timesteps)
+        condition, edit = self.module.read(self.backend, prompts, [distinct.index(i) for i in chosen], timesteps)
+        prediction = self.backend.predict(self.latents[pictures], noise, timesteps, condition, replace(edit, maps=look and look.maps))
         self.denoised = prediction.denoised[:1].detach()
-        return noise_loss(prediction.output, prediction.target)
+        weights = face_weights(self.faces[pictures], self.recipe.face_share) if self.recipe.face_share else None
+        losses = noise_loss(prediction.output, prediction.target, weights)
+        if self.recipe.snr_ceiling:
+            losses = losses * min_snr_weights(prediction.snr, prediction.velocity, self.recipe.snr_ceiling)
+        return losses + self.recipe.attention_weight * look.losses() if look else losses
+
+    def _prior_loss(self, batch: Batch) -> Tensor | float:
+        """The change of one picture's prediction under a prompt without the person, weighted."""
+        if self.prior is None:
+            return 0.0
+        device = self.backend.device
+        one = (self.latents[batch.pictures[:1].to(device)], batch.noise[:1].to(device), batch.timesteps[:1].to(device))
+        return self.recipe.prior_weight * self.prior(self.module, int(batch.prompts[0]), *one)
 
     def _gradients_finite(self) -> bool:
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

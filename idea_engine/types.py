@@ -92,11 +92,13 @@ class IDAnchor:
         rows: encoder key → (n, w) float32: outputs of the whole encoder at the name's positions.
         inputs: encoder key → (n, w) float32: the averaged input embeddings that were encoded.
         names_used: how many names entered the average at each of the n positions.
+        spread: encoder key → (k, w) float32 with ``spreadᵀ·spread`` the covariance of the single names' rows; empty unless asked for.
     """
 
     rows: Mapping[str, Tensor]
     inputs: Mapping[str, Tensor]
     names_used: tuple[int, ...]
+    spread: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class EnhancedIdentity:
 
     Attributes:
         family: the model family whose text encoder made the anchor.
-        face: (512,) float32 unit length.
+        face: (512,) float32 unit length, or None for methods that need no face recognizer.
         anchor: see :class:`IDAnchor`.
         seed: seeds the random weights of the enhancer, so that the same graph gives the same start.
         recognizer, licence: carried from the face embedding into the identity file.
@@ -113,7 +115,7 @@ class EnhancedIdentity:
     """
 
     family: ModelFamily
-    face: Tensor
+    face: Tensor | None
     anchor: IDAnchor
     seed: int = 0
     recognizer: str = ""
@@ -127,7 +129,7 @@ class IdentityMetadata:
 
     Attributes:
         trigger: the placeholder in prompts, e.g. ``<anna>``.
-        method: the recipe that made it (``untrained``, ``released``, ``paper``, ``fast``, ``imported``).
+        method: the recipe that made it (``untrained``, ``released``, ``paper``, ``fast``, ``sefi``, ``imported``).
         family: name of the model family.
         base_hash: content hash of the text encoder it was trained with, '' when unknown.
         recognizer, licence: of the face pack; '' when no face pack was used.
@@ -172,6 +174,19 @@ class AdapterWeights:
 
 
 @dataclass(frozen=True)
+class StageTokens:
+    """An identity during one stretch of the noise schedule (SeFi-IDE, METHODS §2).
+
+    Attributes:
+        key, value: encoder key → (n, w) float32: the pseudo-tokens as the keys and as the values of cross-attention read them, each
+            encoded in its prompt like ordinary pseudo-tokens.
+    """
+
+    key: Mapping[str, Tensor]
+    value: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Identity:
     """One person, learned: everything ApplyIDAdapter needs, on the CPU.
 
@@ -185,6 +200,8 @@ class Identity:
         key_weights, value_weights: block number → (c, d): global change of the projections (recipe ``paper`` only).
         metadata: see :class:`IdentityMetadata`.
         face: (512,) or None; biometric, stored only when the user asks.
+        stages: the noise schedule in equal stretches, the least noisy first (see :func:`~idea_engine.stages.stage_of`), each with pseudo-tokens
+            of its own; ``tokens`` is then their best single approximation. Empty for identities that are the same at every noise level.
     """
 
     family: ModelFamily
@@ -197,6 +214,7 @@ class Identity:
     key_weights: Mapping[int, Tensor] = field(default_factory=dict)
     value_weights: Mapping[int, Tensor] = field(default_factory=dict)
     face: Tensor | None = None
+    stages: tuple[StageTokens, ...] = ()
 
     @property
     def token_count(self) -> int:

@@ -1,5 +1,7 @@
 """The nodes, by the ids that workflows store. An id, once published, never changes."""
 from .apply import ApplyIDAdapter, ApplyIDAdapterAdvanced
+from .attention import AttentionMap
+from .demo import LoadDemoModel
 from .doctor import ReferenceDoctor
 from .enhance import IDEnhancer
 from .evaluate import IdentityScore
@@ -18,6 +20,8 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_ApplyIDAdapter": ApplyIDAdapter,
     "IDEA_SaveIdentity": SaveIdentity,
     "IDEA_LoadIdentity": LoadIdentity,
+    "IDEA_AttentionMap": AttentionMap,
+    "IDEA_LoadDemoModel": LoadDemoModel,
     "IDEA_ReferenceDoctor": ReferenceDoctor,
     "IDEA_MergeIdentities": MergeIdentities,
     "IDEA_ApplyIDAdapterAdvanced": ApplyIDAdapterAdvanced,
@@ -32,6 +36,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_ApplyIDAdapter": "Apply ID Adapter",
     "IDEA_SaveIdentity": "Save Identity",
     "IDEA_LoadIdentity": "Load Identity",
+    "IDEA_AttentionMap": "Attention Map",
+    "IDEA_LoadDemoModel": "Load Demo Model (Portrait World)",
     "IDEA_ReferenceDoctor": "Reference Doctor",
     "IDEA_MergeIdentities": "Merge Identities",
     "IDEA_ApplyIDAdapterAdvanced": "Apply ID Adapter (Advanced)",

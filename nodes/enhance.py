@@ -23,7 +23,6 @@ class IDEnhancer:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "face": (FACE, {"tooltip": "The person, from Face Embed."}),
                 "clip": ("CLIP", {"tooltip": "The text encoder of the checkpoint you will train and generate with."}),
                 "names": (list(NAMES), {"default": NAMES[0], "tooltip": (
                     "What the anchor is averaged from: the shipped celebrity names, your own list (one name per line in names_text), or a few "
@@ -31,17 +30,20 @@ class IDEnhancer:
                 )}),
             },
             "optional": {
+                "face": (FACE, {"tooltip": "The person, from Face Embed. Only the recipe sefi of Train Identity can do without."}),
                 "names_text": ("STRING", {"default": "", "multiline": True, "tooltip": "Your names, one per line, or your words. Unused with 'celebrities'."}),
                 "enhancer_seed": ("INT", {"default": 0, "min": 0, "max": 2**31 - 1, "tooltip": "Seeds the enhancer's random start weights."}),
             },
         }
 
-    def enhance(self, face, clip, names, names_text="", enhancer_seed=0):
+    def enhance(self, clip, names, face=None, names_text="", enhancer_seed=0):
         from ..idea_engine.types import EnhancedIdentity
         from .host.backend import TextBackend
 
         backend = TextBackend(clip)
         anchor = _anchor(backend, _chosen(names, names_text))
+        if face is None:
+            return (EnhancedIdentity(family=backend.family, face=None, anchor=anchor, seed=enhancer_seed),)
         return (
             EnhancedIdentity(
                 family=backend.family, face=face.mean(), anchor=anchor, seed=enhancer_seed,

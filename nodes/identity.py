@@ -113,6 +113,7 @@ def describe(identity) -> str:
         "For": identity.family.describe(),
         "Made by": meta.method,
         "Pseudo-tokens": str(identity.token_count),
+        "Stages": str(len(identity.stages) or ""),
         "Face recognizer": meta.recognizer,
         "Licence of the face model": meta.licence,
         "Consent": meta.consent,

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from .sockets import CATEGORY, ENHANCED, IDENTITY
 
-RECIPES = ("fast", "paper", "released")
+RECIPES = ("fast", "paper", "released", "sefi")
+ATTENTION = {"recipe's own": "", "off": "off", "face word": "face_word", "face mask": "mask"}
 _SDXL_RESOLUTION, _RESOLUTION = 1024, 512  # what the families were trained at
 
 
@@ -35,7 +36,8 @@ class TrainIDEA:
                 "recipe": (list(RECIPES), {"default": RECIPES[0], "tooltip": (
                     "fast: 40 steps, our own; acts only where the person's word stands. paper: 320 steps, everything the paper trains, "
                     "including the cross-attention's key and value weights, so other prompts change too. released: 320 steps, what the "
-                    "authors' script really does."
+                    "authors' script really does. sefi: 320 steps, SeFi-IDE: five stages of the sampling, each with words of its own; it needs no "
+                    "face recognizer and changes no weight."
                 )}),
                 "steps": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "Training steps; 0 = the recipe's own number."}),
                 "batch": ("INT", {"default": 0, "min": 0, "max": 64, "tooltip": (
@@ -49,15 +51,36 @@ class TrainIDEA:
                 )}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "tooltip": "The same seed and inputs give the same identity."}),
             },
+            "optional": {
+                "masks": ("MASK", {"tooltip": (
+                    "Where the face is in each photograph, from Face Embed. Unconnected: what Face Embed found, if it saw the same photographs. "
+                    "Read where a recipe weighs the face more than the rest, and by the attention target 'face mask'."
+                )}),
+                "stages": ("INT", {"default": 0, "min": 0, "max": 20, "tooltip": (
+                    "Into how many stages the sampling is divided, each with words of its own for the person (SeFi-IDE); works with every recipe. "
+                    "0 = the recipe's own: five for sefi, none for the others."
+                )}),
+                "attention": (list(ATTENTION), {"default": "recipe's own", "tooltip": (
+                    "Teaches the person's word to look at the face, so that the rest of the prompt keeps its place; works with every recipe. "
+                    "face word: where the checkpoint itself looks for 'face' (a third slower). face mask: inside the masks of Face Embed. "
+                    "recipe's own: face word for sefi, off for the others."
+                )}),
+                "caption": ("STRING", {"default": "", "multiline": True, "tooltip": (
+                    "What else the photographs show, such as: smiling, wearing a blue shirt, in a forest. What is said here is not learned as a part of the "
+                    "person. One line for all photographs, or one line for each."
+                )}),
+            },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
-    def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, node_id=None):
+    def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, masks=None, stages=0,
+              attention="recipe's own", caption="", node_id=None):
         from ..idea_engine.chart import loss_chart
         from ..idea_engine.checkpoint import Checkpoint
         from ..idea_engine.errors import FamilyMismatchError
         from ..idea_engine.tokens import check_trigger
-        from ..idea_engine.train import TrainConfig, train
+        from ..idea_engine.train import train
+        from ..idea_engine.train_config import TrainConfig
         from .host.backend import ComfyBackend
         from .host.images import check_images, to_image
         from .host.paths import training_cache, trim_training_cache
@@ -72,10 +95,12 @@ class TrainIDEA:
         trigger = check_trigger(trigger, backend.word_ids)
         photos = check_images(image, "Train Identity")
         config = TrainConfig(
-            recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed,
+            recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed, stages=stages, attention=ATTENTION[attention],
+            captions=tuple(line.strip() for line in caption.splitlines() if line.strip()),
             resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
         )
-        key = _content_key(backend, enhanced, photos, config)
+        faces = _face_masks(masks, enhanced, photos) if config.resolved().reads_masks else None
+        key = _content_key(backend, enhanced, photos, config, faces)
         finished = training_cache() / f"{key}.safetensors"
         identity = _kept(finished, enhanced, trigger)
         if identity is not None:
@@ -83,7 +108,7 @@ class TrainIDEA:
         else:
             progress = TrainingProgress(node_id, config.resolved().steps, model.model.latent_format)
             identity, report = train(
-                backend, enhanced, list(photos), config, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
+                backend, enhanced, list(photos), config, masks=faces, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
             )
             _keep(identity, finished)
             trim_training_cache()
@@ -94,7 +119,15 @@ class TrainIDEA:
                 "result": (identity, to_image(loss_chart(losses, title=f"{trigger} · {recipe}")))}
 
 
-def _content_key(backend, enhanced, photos, config) -> str:
+def _face_masks(masks, enhanced, photos):
+    """One (H, W) mask per photograph: those connected, else Face Embed's where they belong to these photographs, else None."""
+    if masks is not None:
+        return list(masks)
+    found = list(enhanced.masks)
+    return found if [mask.shape for mask in found] == [photo.shape[:2] for photo in photos] else None
+
+
+def _content_key(backend, enhanced, photos, config, masks=None) -> str:
     """Names the training by everything its result depends on; the trigger is only a name."""
     from dataclasses import replace
 
@@ -105,7 +138,7 @@ def _content_key(backend, enhanced, photos, config) -> str:
     vae = fingerprint(backend.vae.first_stage_model.state_dict().items())
     return content_key(
         "training 1", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx, vae,
-        enhanced.seed, enhanced.face, *anchors, *photos,
+        enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()),
     )
 
 

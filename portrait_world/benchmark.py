@@ -23,7 +23,7 @@ from .people import SPLITS, person
 from .portrait import render
 from .shot import ATTRIBUTES, photograph
 from .similarity import judge_embeddings, read_attributes
-from .trial import PROMPTS, Trial, face_vectors, other_photographs, reference_photographs, run_trial
+from .trial import PROMPTS, Trial, faces_seen, other_photographs, reference_photographs, run_trial
 
 CROWD = 200  # among how many people the right one is searched
 
@@ -73,7 +73,7 @@ def score(trial: Trial, split: str, index: int, photos: int) -> Score:
     strangers = crowd[torch.arange(len(crowd)) != index]
     floor = float((own @ strangers.T).mean())
     vectors = judge_embeddings(trial.pictures)
-    seen = torch.tensor([vector is not None for vector in face_vectors(trial.pictures)]).float()
+    seen = torch.from_numpy(faces_seen(trial.pictures)).float()
     raw = (vectors @ own.T).mean(1)
     likeness = float((raw * seen).mean())
     calibrate = lambda value: (value - floor) / (ceiling - floor)

@@ -11,6 +11,7 @@ from typing import Mapping, Protocol, Sequence
 from torch import Tensor
 import torch
 
+from ..attention_maps import AttentionMaps
 from ..types import ModelFamily
 
 
@@ -56,8 +57,10 @@ class CrossAttentionEdit:
 
     Attributes:
         positions: (B, n) int64: where the identity's tokens stand in each prompt of the batch.
+        key_rows, value_rows: (B, n, d): stand at ``positions`` in place of the text condition, as ``to_k`` / ``to_v`` of every block read it.
         key_offsets, value_offsets: (M, n, d) for M blocks: added to the context at ``positions`` before ``to_k`` / ``to_v``.
         key_weights, value_weights: block number → (c, d): added to the projections' weights, at every position.
+        maps: attention maps to gather on the way; None gathers nothing and costs nothing.
     """
 
     positions: Tensor | None = None
@@ -65,18 +68,30 @@ class CrossAttentionEdit:
     value_offsets: Tensor | None = None
     key_weights: Mapping[int, Tensor] | None = None
     value_weights: Mapping[int, Tensor] | None = None
+    key_rows: Tensor | None = None
+    value_rows: Tensor | None = None
+    maps: AttentionMaps | None = None
 
     def contexts(self, block: int, context: Tensor) -> tuple[Tensor, Tensor]:
         """The context (B, L, d) as the keys and as the values of one block read it."""
-        if self.key_offsets is None:
-            return context, context
-        return (add_at(context, self.positions, self.key_offsets[block]), add_at(context, self.positions, self.value_offsets[block]))
+        keys = values = context
+        if self.key_rows is not None:
+            keys, values = (put_at(context, self.positions, rows) for rows in (self.key_rows, self.value_rows))
+        if self.key_offsets is not None:
+            keys, values = add_at(keys, self.positions, self.key_offsets[block]), add_at(values, self.positions, self.value_offsets[block])
+        return keys, values
 
 
 def add_at(context: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
     """A copy of ``context`` (B, L, d) with ``rows`` (n, d) added at ``positions`` (B, n)."""
     index = positions.to(context.device)[:, :, None].expand(-1, -1, context.shape[-1])
     return context.scatter_add(1, index, rows.to(context).expand(context.shape[0], -1, -1))
+
+
+def put_at(context: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
+    """A copy of ``context`` (B, L, d) with ``rows`` (B, n, d) at ``positions`` (B, n)."""
+    index = positions.to(context.device)[:, :, None].expand(-1, -1, context.shape[-1])
+    return context.scatter(1, index, rows.to(context))
 
 
 @dataclass(frozen=True)
@@ -87,11 +102,15 @@ class Prediction:
         output: (B, C, h, w) float32, differentiable.
         target: (B, C, h, w) float32, what it should have been.
         denoised: (B, C, h, w) float32: the clean latent the answer implies, in the scale of ``encode_images``; for previews.
+        snr: (B,) float32, the signal-to-noise ratio at each picture's timestep.
+        velocity: whether the parametrization is v.
     """
 
     output: Tensor
     target: Tensor
     denoised: Tensor
+    snr: Tensor
+    velocity: bool
 
 
 class DiffusionBackend(Protocol):
@@ -100,6 +119,7 @@ class DiffusionBackend(Protocol):
     family: ModelFamily
     device: torch.device
     block_widths: tuple[int, ...]  # c of every cross-attention block, in the order in which they run
+    block_scales: tuple[int, ...]  # how many times coarser than the latent each block's grid is: 1, 2, 4, 8
     text_hash: str  # content hash of the text encoder: anchors and tokens are valid for this one
     timesteps: int  # length of the noise schedule, 1000 for every family here
 

@@ -7,6 +7,7 @@ from typing import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..attention_maps import map_blocks
 from ..errors import UnsupportedModelError
 from ..fingerprint import fingerprint
 from ..types import ModelFamily
@@ -49,6 +50,7 @@ class DiffusersBackend:
         self.timesteps = len(self.alphas)
         self.blocks = cross_attention_modules(self.unet)
         self.block_widths = tuple(block.to_k.out_features for block in self.blocks)
+        self.block_scales = cross_attention_scales(self.unet)
         self.text_hash = fingerprint(
             (f"{key}.{name}", tensor) for key, encoder in self.encoders.items() for name, tensor in encoder.state_dict().items()
         )
@@ -110,7 +112,7 @@ class DiffusersBackend:
     def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
         alpha = self.alphas.to(latents.device)[timesteps].view(-1, 1, 1, 1)
         signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
-        noisy = signal * latents + sigma * noise
+        noisy, snr = signal * latents + sigma * noise, (alpha / (1 - alpha)).flatten()
         self._edit = edit
         with self._edited():
             output = self.unet(
@@ -118,8 +120,8 @@ class DiffusersBackend:
                 added_cond_kwargs=self._added(latents, condition), return_dict=False,
             )[0].float()
         if self.prediction_type == "epsilon":
-            return Prediction(output, noise, ((noisy - sigma * output) / signal).detach())
-        return Prediction(output, signal * noise - sigma * latents, (signal * noisy - sigma * output).detach())
+            return Prediction(output, noise, ((noisy - sigma * output) / signal).detach(), snr, False)
+        return Prediction(output, signal * noise - sigma * latents, (signal * noisy - sigma * output).detach(), snr, True)
 
     def _added(self, latents: Tensor, condition: TextCondition) -> dict[str, Tensor] | None:
         if condition.pooled is None:
@@ -160,6 +162,9 @@ class DiffusersBackend:
                 for kind, projection in enumerate((block.to_k, block.to_v)):
                     stack.callback(projection.register_forward_pre_hook(self._context_hook(number, kind)).remove)
                     stack.callback(projection.register_forward_hook(self._weight_hook(number, kind)).remove)
+            for number in map_blocks(self.block_scales):
+                for hook, projection in zip(self._map_hooks(number), (self.blocks[number].to_q, self.blocks[number].to_k)):
+                    stack.callback(projection.register_forward_hook(hook).remove)
             yield
 
     def _context_hook(self, number: int, kind: int):
@@ -171,6 +176,20 @@ class DiffusersBackend:
             return out + args[0] @ weights[number].to(args[0]).T if weights else out
 
         return hook
+
+    def _map_hooks(self, number: int):
+        """For the block's query and key projections: attention is looked at beside the block's own, which runs as always."""
+        held: list[Tensor] = []  # the queries, until the keys follow
+
+        def query(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+            if self._edit.maps is not None:
+                held[:] = [out]
+
+        def key(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+            if self._edit.maps is not None and held:
+                self._edit.maps.add(number, held.pop(), out, self.blocks[number].heads)
+
+        return query, key
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, torch.OutOfMemoryError)
@@ -184,3 +203,10 @@ def cross_attention_modules(unet: nn.Module) -> list[nn.Module]:
     """The ``attn2`` modules in the order in which the UNet runs them: down, middle, up."""
     stages = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
     return [module for stage in stages if stage is not None for name, module in stage.named_modules() if name.endswith("attn2")]
+
+
+def cross_attention_scales(unet: nn.Module) -> tuple[int, ...]:
+    """How many times coarser than the latent the grid of each of :func:`cross_attention_modules` is."""
+    levels = len(unet.down_blocks)
+    stages = [*zip(range(levels), unet.down_blocks), (levels - 1, unet.mid_block), *zip(reversed(range(levels)), unet.up_blocks)]
+    return tuple(2**level for level, stage in stages if stage is not None for name, _ in stage.named_modules() if name.endswith("attn2"))

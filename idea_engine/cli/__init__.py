@@ -45,6 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"idea-engine: {error.filename or 'A file'} cannot be used: {error.strerror or error}.", file=sys.stderr)
         return FAILED
+    except UnicodeDecodeError as error:
+        print(f"idea-engine: A text file is not in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.", file=sys.stderr)
+        return FAILED
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        print("idea-engine: There is not enough memory for the model and one picture. Lower --size or --precision, or close other programs.", file=sys.stderr)
+        return FAILED
 
 
 def parser() -> argparse.ArgumentParser:

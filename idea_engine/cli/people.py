@@ -4,12 +4,15 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Sequence
 
 from ..errors import BadImageError, IdentityFileError
 from ..identity_file import load_identity
 from .pictures import SUFFIXES, is_picture, photo_files
+
+_LONGEST = timedelta(days=30)  # a folder of people may take
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,15 @@ def trigger_of(name: str) -> str:
 class Team:
     """The processes that share the work: those that 🤗 Accelerate's launcher started, or this one alone."""
 
-    def __init__(self):
+    def __init__(self, device: str = "auto"):
+        """Args: device: of ``--device``; ``cpu`` keeps the processes off the graphics cards."""
         self._state = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            import torch
             from accelerate import PartialState
 
-            self._state = PartialState()
+            # Who is ready first waits until the slowest has learned the last person.
+            self._state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=_LONGEST)
 
     @property
     def number(self) -> int:

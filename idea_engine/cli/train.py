@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             raise TrainingError(f"--{name} is {getattr(options, name)}, expected 0 (the recipe's own) to {most}.")
     if options.photos:
         return _alone(options)
-    team = Team()
+    team = Team(options.device)
     people = people_in(options.people, Path(options.output or "identities"))
     finished = [person.name for person in people if person.finished]
     mine = team.share([person for person in people if person.name not in finished])
@@ -118,7 +118,8 @@ class Studio:
         from ..checkpoint import Checkpoint
         from ..face import embed_faces
         from ..identity_file import save_identity
-        from ..train import TrainConfig, train
+        from ..train import train
+        from ..train_config import TrainConfig
         from ..types import EnhancedIdentity
         from .pictures import read_photo
 

@@ -18,7 +18,7 @@ class Recipe:
     Attributes:
         name: as the artist chooses it.
         trains: the parts that learn, out of ``tokens``, ``enhancer``, ``adapter`` (its matrices), ``gate`` (its γ),
-            ``key_value`` (own positions) and ``global_key_value``.
+            ``key_value`` (own positions), ``global_key_value`` and ``stages``.
         steps, batch: defaults where the user leaves 0.
         lr: learning rate of the tokens per picture of the batch; the step uses lr × batch (METHODS §1.6).
         part_lr: factor on that rate, per part.
@@ -28,8 +28,17 @@ class Recipe:
         anchor_weight: λ of the anchor distance.
         beta: β of the adapter.
         adapter_scope: ``prompt`` or ``tokens``, see :class:`~idea_engine.types.AdapterWeights`.
-        key_value_rank: r of the identity's own keys and values.
+        key_value_rank: r of the identity's own keys and values; 0: free vectors, which the face embedding does not condition.
         prompts_per_step: how many different prompts a batch mixes; 0 means one for each picture.
+        face_share: share of the noise loss that comes from inside the face masks alone; needs masks.
+        snr_ceiling: of the min-SNR weights; 0 weighs all timesteps alike.
+        covariance: of the anchor distance: that of the ``anchor``'s own rows (METHODS §1.5), or that of all ``names``.
+        prior_weight: of a loss that keeps a plain prompt's prediction where it was; only ``global_key_value`` moves it.
+        stages: into how many equal stages the noise schedule is divided, each with its own tokens for keys and for values (METHODS §2); 0: no
+            stages. They learn if ``trains`` names them.
+        attention_weight: of the face-wise attention loss (METHODS §2); 0 leaves it out.
+        attention_target: where the identity should look: ``face_word``, where the frozen model looks for the word 'face', or ``mask``, inside
+            the face masks.
     """
 
     name: str
@@ -48,6 +57,18 @@ class Recipe:
     adapter_scope: str = "prompt"
     key_value_rank: int = 8
     prompts_per_step: int = 0
+    face_share: float = 0.0
+    snr_ceiling: float = 0.0
+    covariance: str = "anchor"
+    prior_weight: float = 0.0
+    stages: int = 0
+    attention_weight: float = 0.0
+    attention_target: str = "face_word"
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether training needs face masks."""
+        return self.face_share > 0 or (self.attention_weight > 0 and self.attention_target == "mask")
 
 
 class IdentityModule(nn.Module):
@@ -64,6 +85,13 @@ class IdentityModule(nn.Module):
     def edit(self, positions: Tensor) -> CrossAttentionEdit:
         """The cross-attention edit for a batch whose identity tokens stand at ``positions`` (B, n)."""
         raise NotImplementedError
+
+    def read(
+        self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int], timesteps: Tensor
+    ) -> tuple[TextCondition, CrossAttentionEdit]:
+        """All that cross-attention reads: picture b has the prompt ``prompts[rows[b]]`` and the timestep ``timesteps[b]``."""
+        positions = torch.tensor([prompts[i].positions for i in rows], device=backend.device)
+        return self.condition(backend, prompts, rows), self.edit(positions)
 
     def regularizer(self) -> Tensor:
         """Scalar added to the noise loss, already weighted."""

@@ -1,7 +1,7 @@
 """ID-EA (arXiv 2507.11990): the released script, the paper, and our own fast recipe."""
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from ..enhancer import IDEnhancer, seeded
 from ..losses import AnchorDistance
 from ..tokens import prompt_inputs
 from ..identity import rounded
-from ..types import EnhancedIdentity, Identity, IdentityMetadata
+from ..types import FACE_EMBEDDING_WIDTH, EnhancedIdentity, Identity, IdentityMetadata
 from .base import IdentityModule, Recipe
 
 # The released script optimises the tokens and the adapter only; expander, enhancer, to_k and to_v never change (METHODS §1).
@@ -45,12 +45,13 @@ class IDEA(IdentityModule):
         self.enhancer = seeded(enhanced.seed, IDEnhancer, width)
         self.adapter = seeded(enhanced.seed + 1, IDAdapter, width, recipe.beta)
         own = len(blocks) if "key_value" in recipe.trains else 0
-        self.key_value = seeded(enhanced.seed + 2, IDKeyValue, width, own, recipe.key_value_rank)
+        self.key_value = seeded(enhanced.seed + 2, IDKeyValue, width, own, recipe.key_value_rank, len(enhanced.anchor.names_used))
         everywhere = blocks if "global_key_value" in recipe.trains else ()
         self.global_key = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
         self.global_value = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
         # Copies: what arrives from a host may be inference tensors, which no backward pass may save.
-        self.register_buffer("face", enhanced.face.float().clone(), persistent=False)
+        face = torch.zeros(FACE_EMBEDDING_WIDTH) if enhanced.face is None else enhanced.face.float().clone()  # none where no part reads it
+        self.register_buffer("face", face, persistent=False)
         self.register_buffer("anchor", family.join(enhanced.anchor.rows).float().clone(), persistent=False)
         self._distances: dict[str, AnchorDistance] = {}
 
@@ -69,13 +70,19 @@ class IDEA(IdentityModule):
         return self.enhancer(self.face, self.anchor)
 
     def condition(self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int]) -> TextCondition:
-        plain = backend.encode_text(prompt_inputs(backend, prompts, dict(self.tokens)), [prompt.end for prompt in prompts])
+        return self.encode(backend, prompts, dict(self.tokens)).rows(rows)
+
+    def encode(self, backend: DiffusionBackend, prompts: Sequence[Prompt], tokens: Mapping[str, Tensor]) -> TextCondition:
+        """The prompts with ``tokens`` (see :func:`prompt_inputs`) in their places, as the adapter leaves them."""
+        plain = backend.encode_text(prompt_inputs(backend, prompts, tokens), [prompt.end for prompt in prompts])
+        if "gate" not in self.recipe.trains:  # it stays closed
+            return plain
         residual = self.adapter(plain.context, self.features())
         if self.recipe.adapter_scope == "tokens":
             mask = torch.zeros(plain.context.shape[:2], device=plain.context.device)
             mask.scatter_(1, torch.tensor([p.positions for p in prompts], device=mask.device), 1.0)
             residual = residual * mask[:, :, None]
-        return TextCondition(plain.context + residual, plain.pooled).rows(rows)
+        return TextCondition(plain.context + residual, plain.pooled)
 
     def edit(self, positions: Tensor) -> CrossAttentionEdit:
         if "key_value" in self.recipe.trains:
@@ -88,7 +95,8 @@ class IDEA(IdentityModule):
     def regularizer(self) -> Tensor:
         for key, rows in self.enhanced.anchor.rows.items():
             if key not in self._distances:
-                self._distances[key] = AnchorDistance(rows.clone().to(self.face.device))
+                spread = self.enhanced.anchor.spread[key].to(self.face.device) if self.recipe.covariance == "names" else None
+                self._distances[key] = AnchorDistance(rows.clone().to(self.face.device), spread=spread)
         distances = [self._distances[key](tokens) for key, tokens in self.tokens.items()]
         return self.recipe.anchor_weight * torch.stack(distances).mean()
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...idea_engine.applied import AppliedIdentity
+from ...idea_engine.stages import stage_at, stage_bounds
 from .family import cross_attention_blocks
 from .masks import Region, blended_difference, regions
 from .mentions import MENTIONS, match
@@ -22,10 +23,11 @@ def with_identity(model, applied: AppliedIdentity):
     numbers = {key: number for number, key in enumerate(blocks)}
     sampling = model.get_model_object("model_sampling")
     bounds = (float(sampling.percent_to_sigma(applied.start)), float(sampling.percent_to_sigma(applied.end)))
+    stages = stage_bounds(sampling.sigmas.tolist(), len(applied.identity.stages)) if applied.identity.stages else ()
     patches = clone.model_options["transformer_options"].setdefault("patches", {})
     others = [patch for patch in patches.get("attn2_patch", []) if not isinstance(patch, IdentityAttention)]
     before = [patch for patch in patches.get("attn2_patch", []) if isinstance(patch, IdentityAttention)]
-    ranged = tuple(entry for patch in before for entry in patch.entries) + (_Ranged(applied, *bounds),)
+    ranged = tuple(entry for patch in before for entry in patch.entries) + (_Ranged(applied, *bounds, stages),)
     ours = IdentityAttention(ranged, numbers, [block.attn2 for _, block in blocks.values()])
     patches["attn2_patch"] = others + [ours]
     after = [patch for patch in patches.get("attn2_output_patch", []) if not isinstance(patch, MaskedOutput)]
@@ -48,14 +50,20 @@ def _add_global_weights(model, applied: AppliedIdentity, paths: list[str]) -> No
 
 @dataclass(frozen=True)
 class _Ranged:
-    """An identity and the noise levels between which it acts: ``end_sigma`` ≤ σ ≤ ``start_sigma``."""
+    """An identity, the noise levels between which it acts, ``end_sigma`` ≤ σ ≤ ``start_sigma``, and those between its stages."""
 
     applied: AppliedIdentity
     start_sigma: float
     end_sigma: float
+    stages: tuple[float, ...] = ()
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is the same at every noise level."""
+        return not self.applied.bounded and len(self.applied.identity.stages) < 2
 
     def active(self, sigma: float) -> bool:
-        return self.end_sigma <= sigma <= self.start_sigma
+        return not self.applied.bounded or self.end_sigma <= sigma <= self.start_sigma
 
 
 class IdentityAttention:
@@ -68,7 +76,7 @@ class IdentityAttention:
         self.entries, self.numbers, self.attentions = entries, numbers, attentions
         self.masks = {entry.applied.mention: entry.applied.mask for entry in entries if entry.applied.mask is not None}
         self._seen: tuple[Tensor, Tensor, int, dict] | None = None
-        self._rows: dict[tuple, tuple[int, Tensor]] = {}
+        self._rows: dict[tuple, tuple[int, Tensor, Tensor | None]] = {}
         self._offsets: dict[tuple, Tensor] = {}
 
     def __deepcopy__(self, memo) -> "IdentityAttention":
@@ -98,8 +106,7 @@ class IdentityAttention:
         plan = plans[absent]
         if plan is None:
             return context, value
-        key_context = plan.context if plan.context is not None else context
-        value_context = key_context if value is context else value
+        key_context, value_context = plan.contexts(context, value)
         keys, values = plan.offsets(number, self._offsets_of)
         return key_context + keys if keys is not None else key_context, value_context + values if values is not None else value_context
 
@@ -107,8 +114,10 @@ class IdentityAttention:
         """Who is where in this block. Who is not mentioned, or not active at this noise level, is nowhere, at no cost."""
         kept = self._seen[3]
         if _PRESENT not in kept:
-            active = [entry.applied for entry in self.entries if not entry.applied.bounded or entry.active(float(sigmas.flatten()[0]))]
-            kept[_PRESENT] = [a.mention for a in active if a.mask is not None and self._without(context, frozenset({a.mention})) is not None]
+            sigma = self._sigma(sigmas)
+            masked = [entry.applied.mention for entry in self.entries if entry.applied.mask is not None and entry.active(sigma)]
+            without = {mention: self._without(context, frozenset({mention})) for mention in masked}
+            kept[_PRESENT] = [mention for mention, plain in without.items() if plain is not None and not torch.equal(plain, context)]
         height, width = extra["original_shape"][-2:]
         key = (n.shape[:2], height, width)
         if key not in kept:
@@ -118,40 +127,45 @@ class IdentityAttention:
             kept[key] = [Region(region.absent, region.weight.to(n.device)) for region in found]
         return kept[key]
 
+    def _sigma(self, sigmas: Tensor) -> float:
+        """The noise level. Not read where nothing depends on it: reading waits for the device."""
+        return 0.0 if all(entry.steady for entry in self.entries) else float(sigmas.flatten()[0])
+
     def _plan(self, context: Tensor, sigmas: Tensor, absent: frozenset[str]) -> "_Plan | None":
-        sigma = None
-        active, inactive = [], []
-        for entry in self.entries:
-            if entry.applied.bounded and sigma is None:
-                sigma = float(sigmas.flatten()[0])
-            here = entry.applied.mention not in absent and (not entry.applied.bounded or entry.active(sigma))
-            (active if here else inactive).append(entry.applied)
-        replaced = self._without(context, frozenset(applied.mention for applied in inactive)) if inactive else None
-        masks = []
+        sigma = self._sigma(sigmas)
+        inactive = absent | {entry.applied.mention for entry in self.entries if not entry.active(sigma)}
+        replaced = self._without(context, inactive) if inactive else None
+        read = context if replaced is None else replaced
+        masks, staged = [], []
         # One person under two triggers is recognised once, wherever either stands.
-        for applied in {applied.key: applied for applied in active}.values():
-            if not applied.faded.key_offsets:
+        for entry in {entry.applied.key: entry for entry in self.entries if entry.applied.mention not in inactive}.values():
+            applied = entry.applied
+            if not applied.faded.key_offsets and not applied.faded.stages:
                 continue
-            remembered = self._remembered(applied, context)
+            remembered, stages = self._remembered(applied, context)
             if remembered is None:
                 continue
-            n = applied.identity.token_count
-            # Remembered prompts come one after another, n rows each: position r holds token r mod n.
-            found = match(context if replaced is None else replaced, remembered).unflatten(-1, (-1, n)).any(-2)
-            masks.append((applied, found))
-        if replaced is None and not masks:
+            found = match(read, remembered)
+            if stages is not None:
+                keys, values = stages[stage_at(sigma, entry.stages)]
+                staged.append((found.any(-1, keepdim=True), found.int().argmax(-1), keys, values))
+            if applied.faded.key_offsets:
+                # Remembered prompts come one after another, n rows each: position r holds token r mod n.
+                masks.append((applied, found.unflatten(-1, (-1, applied.identity.token_count)).any(-2)))
+        if replaced is None and not masks and not staged:
             return None
-        return _Plan(replaced, masks, context.dtype, context.device)
+        return _Plan(replaced, staged, masks, context.dtype, context.device)
 
-    def _remembered(self, applied: AppliedIdentity, context: Tensor) -> Tensor | None:
-        """Every row this identity has left in a prompt, (R, d), in the dtype in which the UNet reads it."""
+    def _remembered(self, applied: AppliedIdentity, context: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Every row this identity has left in a prompt, (R, d), and what stands for it in each stage, (S, 2, R, d), as the UNet reads them."""
         key = (applied.key, context.dtype, context.device)
         cached = self._rows.get(key)
         if cached is None or cached[0] != MENTIONS.version:
-            rows = MENTIONS.rows(applied.key)
-            cached = (MENTIONS.version, torch.cat(rows).to(context) if rows else torch.empty(0))
-            self._rows[key] = cached
-        return cached[1] if cached[1].numel() else None
+            mentions = MENTIONS.of(applied.key)
+            rows = torch.cat([mention.rows for mention in mentions]).to(context) if mentions else None
+            stages = torch.cat([mention.staged for mention in mentions], dim=2).to(context) if mentions and applied.faded.stages else None
+            self._rows[key] = cached = (MENTIONS.version, rows, stages)
+        return cached[1:]
 
     def _without(self, context: Tensor, inactive: frozenset[str]) -> Tensor | None:
         """The context as if the inactive identities' triggers were plain words; None when it mentions none of them."""
@@ -186,13 +200,30 @@ class MaskedOutput:
 
 
 class _Plan:
-    """What one UNet call's context holds: a replacement for it, and (B, L, n) masks of every active identity's own positions."""
+    """What one UNet call's context holds: a replacement for it, the rows of this stage, and (B, L, n) masks of identities' own positions.
 
-    def __init__(self, context: Tensor | None, masks: list[tuple[AppliedIdentity, Tensor]], dtype: torch.dtype, device: torch.device):
-        self.context = context
+    Args:
+        staged: for each identity in stages: (B, L, 1) where it stands, (B, L) as which of its remembered rows, and (R, d) what keys and what
+            values read there at this noise level.
+    """
+
+    def __init__(self, context: Tensor | None, staged: list[tuple], masks: list[tuple[AppliedIdentity, Tensor]], dtype: torch.dtype, device: torch.device):
+        self._context, self._staged = context, staged
+        self._contexts: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self.applied = [applied for applied, _ in masks]
         self.mask = torch.cat([mask for _, mask in masks], dim=-1).to(dtype) if masks else None
         self.dtype, self.device = dtype, device
+
+    def contexts(self, context: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The contexts of keys and of values, made once for all blocks; ``value`` differs from ``context`` where another patch made it so."""
+        made = self._contexts
+        if made is None or made[0] is not context or made[1] is not value:
+            keys = context if self._context is None else self._context
+            values = keys if value is context else value
+            for found, which, own_keys, own_values in self._staged:
+                keys, values = torch.where(found, own_keys[which], keys), torch.where(found, own_values[which], values)
+            self._contexts = made = (context, value, keys, values)
+        return made[2], made[3]
 
     def offsets(self, number: int, lookup) -> tuple[Tensor | None, Tensor | None]:
         """What block ``number`` adds to the contexts of its keys and values, each (B, L, d)."""

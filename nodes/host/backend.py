@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ...idea_engine.applied import AppliedIdentity
+from ...idea_engine.attention_maps import map_blocks
 from ...idea_engine.backends.base import CrossAttentionEdit, Prediction, Prompt, TextCondition
 from ...idea_engine.errors import UnsupportedModelError
 from ...idea_engine.fingerprint import fingerprint
 from ...idea_engine.types import Identity, IdentityMetadata
-from .family import SUPPORTED, check_model, clip_encoders, clip_family, cross_attention_blocks
+from .family import SUPPORTED, check_model, clip_encoders, clip_family, cross_attention_blocks, cross_attention_scales
 from .frozen import borrowed, checkpointed, mutates_saved_tensors
 from .prompt_tokens import find_places, with_identity
 
@@ -134,6 +135,7 @@ class ComfyBackend(TextBackend):
             )
         self.numbers = {key: i for i, key in enumerate(cross_attention_blocks(self.unet))}
         self.block_widths = tuple(block.attn2.to_k.weight.shape[0] for _, block in cross_attention_blocks(self.unet).values())
+        self.block_scales = cross_attention_scales(self.unet)
         self._mutates: bool | None = None
 
     def model_hash(self) -> str:
@@ -179,11 +181,11 @@ class ComfyBackend(TextBackend):
             noisy, sigma, c_crossattn=condition.context, transformer_options=self._options(edit), **self._vector(latents, condition)
         )
         if self.prediction == "EPS":
-            return Prediction((noisy - denoised) / wide, noise, denoised.detach())
+            return Prediction((noisy - denoised) / wide, noise, denoised.detach(), sigma**-2, False)
         # v = α·noise − s·x0 of the variance-preserving form, which is this one scaled by α = 1/√(1+σ²); s = σ·α.
         alpha = (1 + wide**2).rsqrt()
         signal = wide * alpha
-        return Prediction((alpha**2 * noisy - denoised) / signal, alpha * noise - signal * latents, denoised.detach())
+        return Prediction((alpha**2 * noisy - denoised) / signal, alpha * noise - signal * latents, denoised.detach(), sigma**-2, True)
 
     def _vector(self, latents: Tensor, condition: TextCondition) -> dict[str, Tensor]:
         """SDXL's vector condition, made by the host itself."""
@@ -198,6 +200,8 @@ class ComfyBackend(TextBackend):
     def _options(self, edit: CrossAttentionEdit) -> dict:
         """Fresh transformer options: the host writes into them. Attention goes to SDPA, the only one of the host's with a backward everywhere."""
 
+        watched = map_blocks(self.block_scales)
+
         def contexts(n: Tensor, context: Tensor, value: Tensor, extra: dict):
             number = self.numbers[extra["block"][0], extra["block"][1], extra.get("block_index", 0)]
             keys, values = edit.contexts(number, context)
@@ -209,6 +213,8 @@ class ComfyBackend(TextBackend):
             if edit.key_weights:
                 k = k + keys @ edit.key_weights[number].to(keys).T
                 v = v + values @ edit.value_weights[number].to(values).T
+            if edit.maps is not None and number in watched:
+                edit.maps.add(number, q, k, extra["n_heads"])
             return _attend(q, k, v, extra)
 
         return {

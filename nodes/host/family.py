@@ -47,6 +47,16 @@ def cross_attention_blocks(unet: nn.Module) -> dict[tuple[str, int, int], tuple[
     return blocks
 
 
+def cross_attention_scales(unet: nn.Module) -> tuple[int, ...]:
+    """How many times coarser than the latent the grid of each of :func:`cross_attention_blocks` is, in run order."""
+    after = []  # each input block's scale; the output blocks go through them backwards
+    for layers in unet.input_blocks:
+        halves = any(type(layer).__name__ == "Downsample" for layer in layers)
+        after.append((after[-1] if after else 1) * (2 if halves else 1))
+    scale = {"input": lambda index: after[index], "middle": lambda index: after[-1], "output": lambda index: after[-1 - index]}
+    return tuple(scale[stage](index) for stage, index, _ in cross_attention_blocks(unet))
+
+
 def check_model(model, family: ModelFamily) -> nn.Module:
     """The UNet inside a MODEL that reads what ``family``'s encoders give.
 

@@ -44,21 +44,34 @@ class BoundedPrompt:
         return held.any(-1), row + len(self.rows) * (turn % self.repeats)
 
 
+@dataclass(frozen=True)
+class Mention:
+    """An identity in an encoded prompt.
+
+    Attributes:
+        rows: (n, d) of the text condition where it stands.
+        staged: (S, 2, n, d): what keys and values read there instead, stage by stage; None for an identity without stages.
+    """
+
+    rows: Tensor
+    staged: Tensor | None = None
+
+
 class Mentions:
     """What the text side of this process has encoded, the most recent prompts of each identity."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, OrderedDict[bytes, Tensor]] = {}
+        self._mentions: dict[str, OrderedDict[bytes, Mention]] = {}
         self._bounded: OrderedDict[bytes, BoundedPrompt] = OrderedDict()
         self.version = 0  # rises with every change, so that readers know when to look again
 
-    def remember(self, identity: str, rows: Tensor) -> None:
-        """Rows (n, d) of a text condition where the identity with this content hash stands."""
-        table = self._rows.setdefault(identity, OrderedDict())
-        key = _digest(rows)
+    def remember(self, identity: str, mention: Mention) -> None:
+        """Where the identity with this content hash stands in a prompt."""
+        table = self._mentions.setdefault(identity, OrderedDict())
+        key = _digest(mention.rows)
         if key not in table:
             self.version += 1
-        self._keep(table, key, rows)
+        self._keep(table, key, mention)
 
     def remember_bounded(self, prompt: BoundedPrompt) -> None:
         """The same prompt encoded again, with other ranges or triggers, adds to what it can leave out."""
@@ -68,9 +81,9 @@ class Mentions:
         self.version += 1
         self._keep(self._bounded, key, prompt)
 
-    def rows(self, identity: str) -> list[Tensor]:
-        """Every remembered (n, d) of one identity."""
-        return list(self._rows.get(identity, {}).values())
+    def of(self, identity: str) -> list[Mention]:
+        """Every remembered mention of one identity."""
+        return list(self._mentions.get(identity, {}).values())
 
     def bounded(self, absent: frozenset[str]) -> list[BoundedPrompt]:
         """Remembered prompts that can be read without some of the mentions ``absent``."""

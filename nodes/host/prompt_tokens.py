@@ -15,7 +15,7 @@ from torch import Tensor
 from ...idea_engine.applied import AppliedIdentity, Place, adapt, inactive_sets
 from ...idea_engine.errors import TriggerError
 from ...idea_engine.tokens import trigger_pattern
-from .mentions import MENTIONS, BoundedPrompt
+from .mentions import MENTIONS, BoundedPrompt, Mention
 
 _APPLIED = "_idea_applied"
 _subclasses: dict[type, type] = {}
@@ -27,7 +27,7 @@ def with_identity(clip, applied: AppliedIdentity):
     Raises:
         TriggerError: the trigger is taken by another identity applied before.
     """
-    before: tuple[AppliedIdentity, ...] = getattr(clip.cond_stage_model, _APPLIED, ())
+    before = applied_to(clip)
     if any(other.identity.trigger == applied.identity.trigger for other in before):
         raise TriggerError(
             f"Two identities answer to {applied.identity.trigger}, so the prompt could not tell them apart. "
@@ -42,6 +42,11 @@ def with_identity(clip, applied: AppliedIdentity):
     clone.tokenizer = tokenizer
     clone.cond_stage_model = _subclassed(clone.cond_stage_model, _IdentityEncoder, everyone)
     return clone
+
+
+def applied_to(clip) -> tuple[AppliedIdentity, ...]:
+    """The identities that a CLIP understands, in the order in which they were applied."""
+    return getattr(clip.cond_stage_model, _APPLIED, ())
 
 
 def _subclassed(original, mixin: type, applied: tuple[AppliedIdentity, ...], **attributes):
@@ -114,24 +119,65 @@ class _IdentityEncoder:
         places = find_places(token_weight_pairs, applied)
         if not places:
             return encoded
-        condition = _adapted(encoded[0], places)
+        condition = _finished(encoded[0], places, token_weight_pairs, encode)
         mentioned = {place.applied.key for place in places}
         bounded = [a for a in applied if a.partial and a.key in mentioned]
         if bounded:
             variants = {}
             for absent in inactive_sets(bounded):
                 pairs = _without(token_weight_pairs, absent)
-                variants[absent] = _adapted(encode(pairs)[0], find_places(pairs, applied))
+                variants[absent] = _finished(encode(pairs)[0], find_places(pairs, applied), pairs, encode)
             condition = _remember_bounded(condition, variants)
         return (condition, *encoded[1:])
 
 
-def _adapted(condition: Tensor, places: Sequence[Place]) -> Tensor:
-    """:func:`adapt`, and remember what the mentions look like afterwards."""
+def _finished(condition: Tensor, places: Sequence[Place], pairs: Mapping[str, Sequence], encode: Callable) -> Tensor:
+    """:func:`adapt`, and remember what the mentions look like afterwards, and in every stage."""
+    staged = {}
+    for applied in {id(place.applied): place.applied for place in places}.values():
+        if applied.faded.stages:
+            staged[id(applied)] = [adapt(variant, places)[0] for variant in encode_stages(condition, pairs, applied, encode)]
     condition = adapt(condition, places)
     for place in places:
-        MENTIONS.remember(place.applied.key, condition[0, list(place.positions)])
+        positions, variants = list(place.positions), staged.get(id(place.applied))
+        rows = variants and torch.stack([variant[positions] for variant in variants]).unflatten(0, (-1, 2))
+        MENTIONS.remember(place.applied.key, Mention(condition[0, positions], rows))
     return condition
+
+
+def encode_stages(condition: Tensor, pairs: Mapping[str, Sequence], applied: AppliedIdentity, encode: Callable) -> list[Tensor]:
+    """The prompt as the first stage's keys read it, as its values do, as the next stage's keys do, …: 2·S conditions (1, L, d).
+
+    The host encodes them in one batch: to it they are the chunks of one very long prompt.
+
+    Args:
+        condition: the prompt with the plain tokens, before any adapter; stands for whatever reads exactly these.
+    """
+    plain = applied.faded.tokens
+    every = [tokens for stage in applied.faded.stages for tokens in (stage.key, stage.value)]
+    own = [tokens for tokens in every if not _same(tokens, plain)]
+    encoded = iter(())
+    if own:
+        count = min(map(len, pairs.values()))  # of SDXL's two texts the host keeps as much as the shorter has
+        joined = {
+            letter: [chunk for tokens in own for chunk in _exchanged(chunks[:count], plain[f"clip_{letter}"], tokens[f"clip_{letter}"])]
+            for letter, chunks in pairs.items()
+        }
+        encoded = iter(encode(joined)[0].unflatten(1, (len(own), -1)).unbind(1))
+    return [condition if _same(tokens, plain) else next(encoded) for tokens in every]
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(rows, other[key]) for key, rows in one.items())
+
+
+def _exchanged(chunks: Sequence[Sequence[tuple]], old: Tensor, new: Tensor) -> list[list[tuple]]:
+    """Chunks of (token, weight, …) with the rows ``new`` (n, w) wherever ``old`` stand."""
+    entries = [entry for chunk in chunks for entry in chunk]
+    for start in _positions([entry[0] for entry in entries], old):
+        entries[start : start + len(new)] = [(row, *entry[1:]) for row, entry in zip(new, entries[start:])]
+    left = iter(entries)
+    return [[next(left) for _ in chunk] for chunk in chunks]
 
 
 def _without(pairs: Mapping[str, Sequence], absent: frozenset[str]) -> dict[str, Sequence]:

@@ -18,7 +18,7 @@ from .captioned import Captioned
 from .latents import latents
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=16000, rate=1.2e-3, warmup=100, average=0.9985, cooldown=0.4, weight_decay=1e-3, seed=6, save_every=250)
+SCHEDULE = Schedule(steps=11000, rate=1.2e-3, warmup=100, average=0.9985, cooldown=0.4, weight_decay=1e-3, seed=6, save_every=250)
 BATCH = 32
 EMPTY_SHARE = 0.1  # captions dropped, for classifier-free guidance
 

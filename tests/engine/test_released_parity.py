@@ -13,7 +13,9 @@ from torch.nn.functional import mse_loss, scaled_dot_product_attention
 
 from idea_engine.methods.id_ea import RELEASED, build
 from idea_engine.photos import prepare_photos
-from idea_engine.train import TrainConfig, _Run, draw_batch
+from idea_engine.batch import draw_batch
+from idea_engine.train import _Run
+from idea_engine.train_config import TrainConfig
 
 STEPS, BATCH = 20, 4
 BETA, ZETA = 0.4, 2e-5

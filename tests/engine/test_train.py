@@ -9,10 +9,13 @@ from idea_engine.backends.base import Prediction
 from idea_engine.checkpoint import Checkpoint
 from idea_engine.errors import BadImageError, TrainingError, TriggerError
 from idea_engine.identity import named_tensors
+from idea_engine.methods import RECIPES, build
 from idea_engine.methods.base import set_trainable
-from idea_engine.methods.id_ea import FAST, PAPER, RECIPES, RELEASED, build
+from idea_engine.methods.id_ea import FAST, PAPER, RELEASED
 from idea_engine.losses import noise_loss
-from idea_engine.train import TrainConfig, _Run, draw_batch, prompt_templates, train
+from idea_engine.batch import draw_batch
+from idea_engine.train import _Run, train
+from idea_engine.train_config import TrainConfig, prompt_templates
 from idea_engine.photos import prepare_photos
 
 SHORT = dict(steps=4, batch=2, resolution=64)
@@ -23,6 +26,16 @@ def same(a, b):
     assert left.keys() == right.keys()
     for name in left:
         assert torch.equal(left[name], right[name]), name
+
+
+# Any recipe may take up either idea of SeFi-IDE, or both.
+VARIANTS = {
+    **{name: {"recipe": name} for name in RECIPES},
+    "fast in stages": {"recipe": "fast", "stages": 3},
+    "fast with attention": {"recipe": "fast", "attention": "face_word"},
+    "paper with both": {"recipe": "paper", "stages": 2, "attention": "face_word"},
+    "sefi without attention": {"recipe": "sefi", "attention": "off"},
+}
 
 
 def run_of(backend, enhanced, photo, **config):
@@ -37,15 +50,15 @@ def fixed_loss(run, seed=99, size=8):
         return run.picture_losses(batch, slice(0, size)).mean()
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
-def test_gradients_of_every_trained_part_agree_with_finite_differences(any_backend, enhance, photo, recipe):
-    run = run_of(any_backend, enhance(any_backend), photo, recipe=recipe.name)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_of_every_trained_part_agree_with_finite_differences(any_backend, enhance, photo, variant):
+    run = run_of(any_backend, enhance(any_backend), photo, **VARIANTS[variant])
     torch.manual_seed(0)
     with torch.no_grad():  # away from the no-op start, where half of the gradients are zero by construction
         run.module.adapter.gamma.fill_(0.5)
         for parameter in [run.module.key_value.up_key, run.module.key_value.up_value, *run.module.global_key, *run.module.global_value]:
             parameter.normal_(std=0.05)
-        for parameter in run.module.tokens.values():
+        for parameter in [*run.module.tokens.values(), *run.module.parts().get("stages", [])]:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     batch = draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], any_backend.timesteps)
 
@@ -54,7 +67,7 @@ def test_gradients_of_every_trained_part_agree_with_finite_differences(any_backe
 
     with any_backend.training():
         loss().backward()
-        for part in recipe.trains:
+        for part in run.recipe.trains:
             parameters = run.module.parts()[part]
             gradients = [p.grad for p in parameters]
             assert all(g is not None for g in gradients), part
@@ -280,7 +293,7 @@ def test_a_bad_step_is_skipped_and_counted(backend, enhance, photo):
     def predict(*args):
         calls.append(1)
         good = backend.predict(*args)
-        return Prediction(good.output * math.nan, good.target, good.denoised) if len(calls) == 2 else good
+        return Prediction(good.output * math.nan, good.target, good.denoised, good.snr, good.velocity) if len(calls) == 2 else good
 
     identity, report = train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(**SHORT))
     assert report.skipped == 1 and sum(not math.isfinite(x) for x in report.losses) == 1
@@ -294,7 +307,7 @@ def test_three_bad_steps_stop_with_the_last_good_state(backend, enhance, photo, 
     def predict(*args):
         calls.append(1)
         good = backend.predict(*args)
-        return Prediction(good.output * math.inf, good.target, good.denoised) if len(calls) > 2 else good
+        return Prediction(good.output * math.inf, good.target, good.denoised, good.snr, good.velocity) if len(calls) > 2 else good
 
     checkpoint = Checkpoint(tmp_path / "run.partial")
     enhanced, config = enhance(backend), TrainConfig(steps=8, batch=2, resolution=64)

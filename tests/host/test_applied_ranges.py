@@ -26,14 +26,15 @@ def agree(host, graph, whole, halves, other):
     assert host.probe(graph, "state:compare", a=whole[0], b=halves[0]) < 1e-3 * effect
 
 
-def two_people(graph, loader):
-    return (random_identity(graph, loader, trigger, seed=seed) for trigger, seed in (("<anna>", 21), ("<ben>", 22)))
+def two_people(graph, loader, recipe="fast"):
+    return (random_identity(graph, loader, trigger, seed=seed, recipe=recipe) for trigger, seed in (("<anna>", 21), ("<ben>", 22)))
 
 
-def test_one_of_two_people_leaves_and_the_other_stays_where_their_word_then_stands(host, graph):
+@pytest.mark.parametrize("recipe", ("fast", "sefi"))
+def test_one_of_two_people_leaves_and_the_other_stays_where_their_word_then_stands(host, graph, recipe):
     """Spelled out, <anna> takes more tokens than her pseudo-tokens, so <ben> moves."""
     loader = tiny(graph)
-    anna, ben = two_people(graph, loader)
+    anna, ben = two_people(graph, loader, recipe)
     only_ben = apply(graph, loader[0], loader[1], ben[0])
     both = apply(graph, only_ben[0], only_ben[1], anna[0])
     leaving = apply(graph, only_ben[0], only_ben[1], anna[0], end_at=0.5)

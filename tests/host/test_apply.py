@@ -3,7 +3,7 @@ import pytest
 from launcher.errors import NodeFailedError
 from tiny_graphs import FAMILIES, PROMPT, apply, probe, random_identity, sample, tiny
 
-RECIPES = ("fast", "paper", "released")
+RECIPES = ("fast", "paper", "released", "sefi")
 
 
 def digest(host, graph, **nodes):
@@ -49,10 +49,11 @@ def test_pseudo_tokens_are_read_like_a_stock_embedding_file(host, graph, text):
     assert "embedding:stock_tokens does not exist" not in host.process.log_text()
 
 
+@pytest.mark.parametrize("recipes", (("fast", "fast"), ("sefi", "sefi"), ("sefi", "fast")), ids="-".join)
 @pytest.mark.parametrize("family", ("sd1", "sdxl"))
-def test_two_people_keep_to_themselves(host, graph, family):
+def test_two_people_keep_to_themselves(host, graph, family, recipes):
     loader = tiny(graph, family)
-    anna, ben = (random_identity(graph, loader, trigger, seed=seed) for trigger, seed in (("<anna>", 1), ("<ben>", 2)))
+    anna, ben = (random_identity(graph, loader, trigger, seed=seed, recipe=recipe) for trigger, seed, recipe in zip(("<anna>", "<ben>"), (1, 2), recipes))
     only_anna, only_ben = (apply(graph, loader[0], loader[1], person[0]) for person in (anna, ben))
     both = apply(graph, only_anna[0], only_anna[1], ben[0])
     other_way = apply(graph, only_ben[0], only_ben[1], anna[0])
@@ -96,11 +97,12 @@ def wirings(graph, clip, size=64):
     }
 
 
+@pytest.mark.parametrize("recipe", ("fast", "sefi"))
 @pytest.mark.parametrize("wiring", ("combine", "concat", "area", "mask", "timesteps", "long", "twice"))
-def test_keys_and_values_follow_the_conditioning_wherever_it_is_wired(host, graph, wiring):
+def test_keys_and_values_follow_the_conditioning_wherever_it_is_wired(host, graph, wiring, recipe):
     """The same text condition, with and without the UNet half: only the recognised positions can make the difference."""
     loader = tiny(graph)
-    person = random_identity(graph, loader)
+    person = random_identity(graph, loader, recipe=recipe)
     on = apply(graph, loader[0], loader[1], person[0])
     positive = wirings(graph, on[1])[wiring]
     whole = sample(graph, on[0], on[1], positive=positive, size=(72, 64))
@@ -118,10 +120,11 @@ def test_keys_and_values_change_the_identitys_positions_only(host, graph):
     assert found["passes_through"]
 
 
-def test_outside_its_range_the_prompt_is_read_as_plain_text(host, graph):
+@pytest.mark.parametrize("recipe", ("fast", "sefi"))
+def test_outside_its_range_the_prompt_is_read_as_plain_text(host, graph, recipe):
     """One bounded run equals a first half with the person and a second half in the untouched host."""
     loader = tiny(graph)
-    person = random_identity(graph, loader)
+    person = random_identity(graph, loader, recipe=recipe)
     bounded = apply(graph, loader[0], loader[1], person[0], end_at=0.5)
     on = apply(graph, loader[0], loader[1], person[0])
 
@@ -182,9 +185,10 @@ def test_weight_patches_before_and_after_the_node_come_to_the_same(host, graph, 
     assert found["a"] == found["b"] and found["c"] == found["d"] and found["a"] != found["c"]
 
 
-def test_strength_fades_between_off_and_on(host, graph):
+@pytest.mark.parametrize("recipe", ("fast", "sefi"))
+def test_strength_fades_between_off_and_on(host, graph, recipe):
     loader = tiny(graph)
-    person = random_identity(graph, loader)
+    person = random_identity(graph, loader, recipe=recipe)
     full = sample(graph, *(lambda on: (on[0], on[1]))(apply(graph, loader[0], loader[1], person[0])))
     nearly = sample(graph, *(lambda on: (on[0], on[1]))(apply(graph, loader[0], loader[1], person[0], strength=0.95)))
     half = sample(graph, *(lambda on: (on[0], on[1]))(apply(graph, loader[0], loader[1], person[0], strength=0.5)))

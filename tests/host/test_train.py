@@ -5,7 +5,8 @@ import pytest
 from launcher.errors import InterruptedRunError, NodeFailedError
 from tiny_graphs import FAMILIES, PROMPT, apply, enhanced, probe, sample, tiny, train
 
-RECIPES = ("fast", "paper", "released")
+RECIPES = ("fast", "paper", "released", "sefi")
+COMBINED = {"recipe": "fast", "stages": 3, "attention": "face_word"}  # both ideas of SeFi-IDE on an ID-EA recipe
 
 
 @pytest.fixture
@@ -26,25 +27,26 @@ def test_no_weight_is_copied_for_training(host, graph):
     assert found == {"same_memory": True, "any_inference": False, "any_gradient": False}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("settings", [*({"recipe": recipe} for recipe in RECIPES), COMBINED], ids=lambda one: "-".join(map(str, one.values())))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_agree_with_finite_differences(host, graph, family, recipe):
+def test_gradients_agree_with_finite_differences(host, graph, family, settings):
     loader = tiny(graph, family)
     start = enhanced(graph, loader[1])
-    rows = host.probe(graph, "training:finite_differences", {"recipe": recipe}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
-    assert {"tokens", "adapter", "gate"} <= set(rows)
+    rows = host.probe(graph, "training:finite_differences", settings, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+    assert set(rows) >= ({"tokens", "stages"} if settings["recipe"] == "sefi" else {"tokens", "adapter", "gate"})
     for part, (slope, norm, size) in rows.items():
         assert norm > 0 and abs(slope - norm) <= 0.02 * norm + 3e-7 / size, (part, slope, norm)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("settings", [*({"recipe": recipe} for recipe in RECIPES), COMBINED], ids=lambda one: "-".join(map(str, one.values())))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_trained_is_what_is_used(host, graph, family, recipe):
+def test_what_is_trained_is_what_is_used(host, graph, family, settings):
     loader = tiny(graph, family)
     start = enhanced(graph, loader[1])
-    found = host.probe(graph, "training:used_as_trained", {"recipe": recipe}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
-    assert found["effect"] > 1e-2
-    assert found["difference"] <= 5e-3 * found["effect"]  # the file's float16, nothing else
+    for timestep in (100, 400, 899):
+        found = host.probe(graph, "training:used_as_trained", {**settings, "timestep": timestep}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+        assert found["effect"] > 5e-3
+        assert found["difference"] <= 5e-3 * found["effect"]  # the file's float16, nothing else
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -218,3 +220,30 @@ def test_a_kept_training_still_has_its_face_and_a_damaged_one_is_made_again(host
 def test_finding_out_how_this_host_adds_happens_where_it_computes(host, graph):
     """On a small card some weights wait elsewhere; the trial must not follow them."""
     assert host.probe(graph, "training:trial_device") == "cpu"
+
+
+def test_sefi_needs_no_face_and_the_others_say_so(host, graph, photo):
+    loader = tiny(graph)
+    start = graph.add("IDEA_IDEnhancer", clip=loader[1], names="words", names_text="human face", enhancer_seed=0)
+    trained = train(graph, loader, photo[0], start[0], recipe="sefi")
+    info = host.probe(graph, "identities:summary", a=trained[0])
+    assert info["stages"] == 5 and info["face"] is False
+    with pytest.raises(NodeFailedError, match="starts from a face embedding.*ID Enhancer.*recipe sefi"):
+        host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0], recipe="fast")[0])
+
+
+def test_stages_and_attention_are_options_of_the_train_node(host, graph, photo):
+    loader = tiny(graph)
+    start = enhanced(graph, loader[1])
+    mask = graph.add("SolidMask", value=1.0, width=64, height=64)
+    plain = host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0])[0])
+    staged = host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0], stages=2)[0])
+    looking = [
+        host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0], attention=attention, masks=mask[0])[0])
+        for attention in ("face word", "face mask")
+    ]
+    assert plain["stages"] == 0 and staged["stages"] == 2
+    assert len({one["hash"] for one in (plain, staged, *looking)}) == 4
+    other = graph.add("EmptyImage", width=80, height=64, batch_size=1, color=0x4080C0)  # not the photograph Face Embed saw
+    with pytest.raises(NodeFailedError, match="Connect masks of Face Embed"):
+        host.probe(graph, "identities:summary", a=train(graph, loader, other[0], start[0], attention="face mask")[0])

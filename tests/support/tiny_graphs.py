@@ -17,9 +17,9 @@ def tiny(graph, family: str = "sd1", seed: int = 0):
     return probe(graph, "tiny_models:load", {"family": family, "seed": seed})
 
 
-def random_identity(graph, loader, trigger: str = "<anna>", recipe: str = "fast", seed: int = 0):
-    """An Identity with every part set, on output 0."""
-    return probe(graph, "faces:identity", {"seed": seed, "trigger": trigger, "recipe": recipe}, a=loader[1], b=loader[0])
+def random_identity(graph, loader, trigger: str = "<anna>", recipe: str = "fast", seed: int = 0, **more):
+    """An Identity with every part of the recipe set, on output 0; ``stages``: how many, other than the recipe's own."""
+    return probe(graph, "faces:identity", {"seed": seed, "trigger": trigger, "recipe": recipe, **more}, a=loader[1], b=loader[0])
 
 
 def enhanced(graph, clip, seed: int = 0):
@@ -34,14 +34,14 @@ def apply(graph, model, clip, identity, strength=1.0, start_at=0.0, end_at=1.0, 
     )
 
 
-def sample(graph, model, clip, text: str = PROMPT, positive=None, size=(64, 64), steps: int = 2, seed: int = 1):
-    """A KSampler; its latent is on output 0."""
+def sample(graph, model, clip, text: str = PROMPT, positive=None, size=(64, 64), steps: int = 2, seed: int = 1, latent=None, **more):
+    """A KSampler; its latent is on output 0. ``more``: its other settings."""
     positive = positive or graph.add("CLIPTextEncode", clip=clip, text=text)[0]
     negative = graph.add("CLIPTextEncode", clip=clip, text="ugly")
-    latent = graph.add("EmptyLatentImage", width=size[0], height=size[1], batch_size=1)
+    latent = latent or graph.add("EmptyLatentImage", width=size[0], height=size[1], batch_size=1)[0]
     return graph.add(
-        "KSampler", model=model, positive=positive, negative=negative[0], latent_image=latent[0], seed=seed, steps=steps, cfg=5.0,
-        sampler_name="euler", scheduler="normal", denoise=1.0,
+        "KSampler", model=model, positive=positive, negative=negative[0], latent_image=latent, seed=seed, steps=steps,
+        **{"cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, **more},
     )
 
 

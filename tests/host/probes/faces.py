@@ -13,7 +13,7 @@ def made_up(probe):
 
 
 def identity(probe):
-    """a: CLIP, b: MODEL; arguments: seed, trigger, recipe → an Identity with every part set to random values, as if trained."""
+    """a: CLIP, b: MODEL; arguments: seed, trigger, recipe, stages → an Identity with every part set to random values, as if trained."""
     from dataclasses import replace
 
     types = probe.module("idea_engine.types")
@@ -41,6 +41,12 @@ def identity(probe):
         made = replace(
             made, key_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}, value_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}
         )
+    stages = probe.arguments.get("stages", 5 if recipe == "sefi" else 0)
+    if recipe == "sefi":
+        made = replace(made, adapter=None)
+    if stages:
+        tokens = lambda: {key: rand(n, width) for key, width in family.encoders.items()}  # noqa: E731
+        made = replace(made, stages=tuple(types.StageTokens(tokens(), tokens()) for _ in range(stages)))
     return {"outputs": (probe.module("idea_engine.identity").rounded(made),)}
 
 

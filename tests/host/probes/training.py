@@ -8,10 +8,11 @@ def _setup(probe, recipe):
     """a, b, c: MODEL, CLIP, VAE; d: EnhancedIdentity → backend and a training that has not begun."""
     train = probe.module("idea_engine.train")
     backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
-    config = train.TrainConfig(recipe=recipe, steps=30, batch=2, resolution=64, templates=(PROMPT,), seed=probe.arguments.get("seed", 0))
+    chosen = {name: probe.arguments[name] for name in ("seed", "stages", "attention") if name in probe.arguments}
+    config = train.TrainConfig(recipe=recipe, steps=30, batch=2, resolution=64, templates=(PROMPT,), **chosen)
     photo = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(3))
     pictures = probe.module("idea_engine.photos").prepare_photos([photo], 64)
-    build = probe.module("idea_engine.methods.id_ea").build
+    build = probe.module("idea_engine.methods").build
     with torch.inference_mode(False):
         return backend, train._Run(backend, probe.d, config.resolved(), config, pictures, build)
 
@@ -27,18 +28,18 @@ def _shake(module):
         module.adapter.gamma.fill_(0.5)
         for parameter in [module.key_value.up_key, module.key_value.up_value, *module.global_key, *module.global_value]:
             parameter.copy_(noise(parameter) * 0.05)
-        for parameter in module.tokens.values():
+        for parameter in [*module.tokens.values(), *module.parts().get("stages", [])]:
             parameter.add_(noise(parameter) * 0.1)
 
 
 def finite_differences(probe):
-    """arguments: recipe → part: (slope measured, norm of the gradient, step)."""
+    """arguments: recipe, stages, attention → part: (slope measured, norm of the gradient, step)."""
     train = probe.module("idea_engine.train")
     recipe = probe.arguments["recipe"]
     backend, run = _setup(probe, recipe)
     with torch.inference_mode(False):
         _shake(run.module)
-        batch = train.draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.batch").draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
 
         def loss():
             return run.picture_losses(batch, slice(0, 2)).mean() + run.module.regularizer()
@@ -70,7 +71,7 @@ def thirty_steps(probe):
     backend, run = _setup(probe, probe.arguments["recipe"])
     with torch.inference_mode(False):
         before = {part: [p.detach().clone() for p in ps] for part, ps in run.module.parts().items()}
-        batch = train.draw_batch(99, 0, 8, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.batch").draw_batch(99, 0, 8, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
 
         def fixed():
             with backend.training(), torch.no_grad():
@@ -85,7 +86,7 @@ def thirty_steps(probe):
 def used_as_trained(probe):
     """The UNet's answer in training against its answer through the applied nodes, for the same noisy latent and prompt.
 
-    arguments: recipe → largest difference, and the size of what the identity changes.
+    arguments: recipe, timestep → largest difference, and the size of what the identity changes.
     """
     recipe = probe.arguments["recipe"]
     backend, run = _setup(probe, recipe)
@@ -95,11 +96,10 @@ def used_as_trained(probe):
         identity = run.module.identity("<anna>", {}, "")
         # What is trained is rounded once, to what the file holds; here too, so that only the two ways of computing can differ.
         g = torch.Generator().manual_seed(5)
-        noise, t = torch.randn(1, *run.latents.shape[1:], generator=g), torch.tensor([400])
+        noise, t = torch.randn(1, *run.latents.shape[1:], generator=g), torch.tensor([probe.arguments["timestep"]])
         with backend.training(), torch.no_grad():
             prompts = run.prompts
-            condition = run.module.condition(backend, prompts, [0])
-            trained = backend.predict(run.latents[:1], noise, t, condition, run.module.edit(torch.tensor([prompts[0].positions]))).denoised
+            trained = backend.predict(run.latents[:1], noise, t, *run.module.read(backend, prompts, [0], t)).denoised
     applied = applied_nodes.AppliedIdentity(identity)
     model = probe.module("nodes.host.attention").with_identity(probe.a, applied)
     clip = probe.module("nodes.host.prompt_tokens").with_identity(probe.b, applied)
