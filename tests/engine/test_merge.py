@@ -10,7 +10,7 @@ from idea_engine.identity import content_hash, faded, named_tensors, rounded
 from idea_engine.identity_file import load_identity, save_identity
 from idea_engine.merge import combined_licence, merge_identities
 from idea_engine.strengths import faded_parts
-from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, ModelFamily
+from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
 
 FAMILY = ModelFamily("sdxl", {"clip_l": 16, "clip_g": 24})
 D, N, BLOCKS = 40, 2, 3
@@ -150,3 +150,21 @@ def test_parts_at_their_own_strength_touch_only_that_part():
     assert all(torch.equal(tokens.tokens[k], half.tokens[k]) and torch.equal(adapter.tokens[k], anna.tokens[k]) for k in anna.tokens)
     assert (tokens.adapter.gate, adapter.adapter.gate, keys.adapter.gate) == (anna.adapter.gate, half.adapter.gate, anna.adapter.gate)
     assert torch.equal(keys.key_offsets[0], half.key_offsets[0]) and torch.equal(tokens.value_offsets[0], anna.value_offsets[0])
+
+
+def test_stages_are_merged_like_the_pseudo_tokens_they_stand_for():
+    def staged(seed):
+        made = person(seed)
+        g = torch.Generator().manual_seed(100 + seed)
+        stage = lambda: {key: rows + torch.randn(rows.shape, generator=g) for key, rows in made.anchor.items()}  # noqa: E731
+        return replace(made, stages=tuple(StageTokens(stage(), stage()) for _ in range(3)))
+
+    anna, ben = staged(1), staged(2)
+    merged = merge_identities([anna, ben], [1, 1], "<m>")
+    assert len(merged.stages) == 3
+    for key, start in merged.anchor.items():
+        lengths = [(one.stages[1].value[key] - one.anchor[key]).norm(dim=-1) for one in (merged, anna, ben)]
+        torch.testing.assert_close(lengths[0], (lengths[1] + lengths[2]) / 2, rtol=1e-3, atol=1e-3)
+        assert not torch.equal(merged.stages[1].value[key], start)
+    with pytest.raises(MergeError, match="do not hold the same parts"):
+        merge_identities([anna, person(2)], [1, 1], "<m>")
