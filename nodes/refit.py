@@ -4,6 +4,9 @@ from __future__ import annotations
 from .sockets import CATEGORY, ENHANCED, IDENTITY
 
 
+ID_EA = ("fast", "paper", "released")  # what starts from one row per pseudo-token; identities of other recipes go on as the first
+
+
 class RefitIdentity:
     """A short training on a new checkpoint that starts where the old identity ended."""
 
@@ -47,7 +50,7 @@ class RefitIdentity:
         from .host.images import check_images, to_image
         from .host.paths import training_cache
         from .host.progress import TrainingProgress
-        from .train import _RESOLUTION, _SDXL_RESOLUTION, RECIPES, _content_key, _summary
+        from .train import _RESOLUTION, _SDXL_RESOLUTION, _content_key, _summary
 
         backend = ComfyBackend(model, clip, vae)
         if enhanced.family != backend.family:
@@ -59,7 +62,7 @@ class RefitIdentity:
         photos = check_images(image, "Refit Identity")
         method = identity.metadata.method
         config = TrainConfig(
-            recipe=method if method in RECIPES else RECIPES[0], trigger=identity.trigger, steps=steps, seed=seed,
+            recipe=method if method in ID_EA else ID_EA[0], trigger=identity.trigger, steps=steps, seed=seed,
             resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
         )
         key = content_key("refit 1", content_hash(identity), _content_key(backend, enhanced, photos, config))
