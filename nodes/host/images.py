@@ -50,13 +50,14 @@ def to_image(pictures) -> Tensor:
 
 
 def some_images(pictures: Tensor, chosen: Sequence[int]):
-    """The chosen pictures of a batch. When there are none, whatever is connected is not run, where the host can do that; else an empty batch."""
+    """The chosen pictures of a batch. When there are none, whatever is connected is not run. Hosts
+    of 2024 cannot do that, and their nodes cannot take an empty batch: there it is one black picture."""
     if chosen:
         return pictures[list(chosen)]
     try:
         from comfy_execution.graph_utils import ExecutionBlocker
     except ImportError:
-        return pictures[:0]
+        return torch.zeros_like(pictures[:1])
     return ExecutionBlocker(None)
 
 
