@@ -59,3 +59,7 @@ class FaceCLIPFileError(IdeaError):
 
 class FaceCLIPInputError(IdeaError):
     """An option of FaceCLIP Encode does not agree with what is connected."""
+
+
+class MergeError(IdeaError):
+    """Identities cannot be merged: of different families, recipes or shapes, or with weights that cancel."""
