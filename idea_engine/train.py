@@ -16,6 +16,7 @@ from .backends.base import DiffusionBackend, Prompt
 from .batch import Batch, draw_batch
 from .checkpoint import Checkpoint, Progress
 from .errors import TrainingError
+from .expressions import read_expressions
 from .losses import face_weights, min_snr_weights, noise_loss
 from .methods import build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
@@ -103,15 +104,16 @@ class _Run:
         self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
-        self.prompts = [tokenize_template(backend, text, count) for text in config.prompts(len(pictures))]
-        # Which prompts belong to each latent: with one caption per photograph a row of their own, mirror images included.
-        rows = torch.arange(2 * len(pictures)) % len(pictures) if len(config.captions) > 1 else torch.zeros(2 * len(pictures), dtype=torch.long)
-        self.first_prompts = rows * len(config.templates)
         self.micro = min(config.micro_batch or recipe.batch, recipe.batch)
         self.checkpointing = config.checkpointing
         # Every picture and its mirror image, encoded once; the VAE is not needed again.
         mirrored = torch.cat([pictures, pictures.flip(2)])
         self.latents = torch.cat([backend.encode_images(picture[None]).clone() for picture in mirrored])
+        self.captions = self._captions(len(pictures))
+        self.prompts = [tokenize_template(backend, text, count) for text in config.prompts(self.captions)]
+        # Which prompts belong to each latent: with one caption per photograph a row of their own, mirror images included.
+        rows = torch.arange(2 * len(pictures)) % len(pictures) if len(self.captions) > 1 else torch.zeros(2 * len(pictures), dtype=torch.long)
+        self.first_prompts = rows * len(config.templates)
         self.module = build(enhanced, recipe, backend.block_widths).to(backend.device)
         self.attention = None
         if recipe.attention_weight:
@@ -125,6 +127,15 @@ class _Run:
         self.denoised = self.latents[:1]
         self.prior = Prior(backend, config.templates) if recipe.prior_weight else None
         self.session = ExitStack()  # the backend's training mode, open for the whole run: entering it touches every weight
+
+    def _captions(self, photographs: int) -> tuple[str, ...]:
+        """What the artist said of the photographs, else what the recipe reads in them."""
+        said = self.config.checked_captions(photographs)
+        if said or not self.recipe.reads_expressions:
+            return said
+        faces = None if self.faces is None else self.faces[:photographs]
+        with self.backend.training():
+            return tuple(read_expressions(self.backend, self.latents[:photographs], faces, self.config.seed))
 
     def execute(self, on_step, checkpoint: Checkpoint | None, started: float) -> tuple[Identity, TrainReport]:
         resumed = checkpoint.load(self.module, self.optimizer) if checkpoint is not None else None
@@ -164,7 +175,7 @@ class _Run:
 
     def _described(self) -> dict[str, object]:
         """The configuration and the course of the training as they go into the file."""
-        chosen = asdict(replace(self.config, steps=self.recipe.steps, batch=self.recipe.batch, lr=self.recipe.lr))
+        chosen = asdict(replace(self.config, captions=self.captions, steps=self.recipe.steps, batch=self.recipe.batch, lr=self.recipe.lr))
         del chosen["trigger"], chosen["templates"], chosen["micro_batch"], chosen["checkpointing"]
         return {**chosen, "losses": [float(f"{loss:.5g}") if math.isfinite(loss) else None for loss in self.progress.losses]}
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Sequence
 
 from .errors import TrainingError
 from .methods import RECIPES
@@ -49,8 +50,8 @@ class TrainConfig:
     stages: int = 0
     attention: str = ""
 
-    def prompts(self, photographs: int) -> list[str]:
-        """Every template with the first caption, with the second, …
+    def checked_captions(self, photographs: int) -> tuple[str, ...]:
+        """The captions.
 
         Raises:
             TrainingError: another number of captions than photographs.
@@ -60,8 +61,11 @@ class TrainConfig:
                 f"There are {len(self.captions)} captions for {photographs} photographs, expected one line for all or one for each. Change caption in "
                 "the Train node."
             )
-        captions = self.captions or ("",)
-        return [f"{template} {caption}".rstrip() for caption in captions for template in self.templates]
+        return self.captions
+
+    def prompts(self, captions: Sequence[str]) -> list[str]:
+        """Every template with the first caption, with the second, …; the bare templates where there is none."""
+        return [f"{template} {caption}".rstrip() for caption in captions or ("",) for template in self.templates]
 
     def resolved(self) -> Recipe:
         """The recipe with the artist's values in place of its own."""

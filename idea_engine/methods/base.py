@@ -30,6 +30,8 @@ class Recipe:
         adapter_scope: ``prompt`` or ``tokens``, see :class:`~idea_engine.types.AdapterWeights`.
         key_value_rank: r of the identity's own keys and values; 0: free vectors, which the face embedding does not condition.
         prompts_per_step: how many different prompts a batch mixes; 0 means one for each picture.
+        reads_expressions: whether photographs without a caption get one that says what their faces do, see
+            :mod:`idea_engine.expressions`.
         face_share: share of the noise loss that comes from inside the face masks alone; needs masks.
         snr_ceiling: of the min-SNR weights; 0 weighs all timesteps alike.
         covariance: of the anchor distance: that of the ``anchor``'s own rows (METHODS §1.5), or that of all ``names``.
@@ -57,6 +59,7 @@ class Recipe:
     adapter_scope: str = "prompt"
     key_value_rank: int = 8
     prompts_per_step: int = 0
+    reads_expressions: bool = False
     face_share: float = 0.0
     snr_ceiling: float = 0.0
     covariance: str = "anchor"

@@ -7,6 +7,7 @@ import torch
 from idea_engine.anchors import with_spread
 from idea_engine.batch import draw_batch
 from idea_engine.errors import BadImageError, TrainingError
+from idea_engine.expressions import EXPRESSIONS, read_expressions
 from idea_engine.losses import ZETA, AnchorDistance, face_weights, min_snr_weights, noise_loss
 from idea_engine.methods.id_ea import FAST, PAPER, build
 from idea_engine.photos import prepare_masks, prepare_photos
@@ -187,3 +188,32 @@ def test_each_photograph_is_trained_with_its_own_caption_mirrored_or_not(backend
 def test_another_number_of_captions_than_photographs_is_refused(backend, enhance, photo):
     with pytest.raises(TrainingError, match="2 captions for 1 photographs"):
         train(backend, enhance(backend), [photo], Config(given=replace(FAST, steps=1, batch=1), resolution=64, captions=("a", "b")))
+
+
+def test_read_expressions_become_captions_unless_the_artist_says_what_the_photographs_show(backend, enhance, photo):
+    def captions_of(**chosen):
+        config = Config(given=replace(FAST, steps=1, batch=1, reads_expressions=True), resolution=64, **chosen)
+        identity, _ = train(backend, enhance(backend), [photo, 1 - photo], config)
+        return identity.metadata.config["captions"]
+
+    read = captions_of()
+    assert len(read) == 2 and set(read) <= set(EXPRESSIONS)
+    assert captions_of() == read
+    assert list(captions_of(captions=("in a forest",))) == ["in a forest"]
+
+
+def test_the_expression_is_the_one_under_which_the_noise_is_found_best(backend, enhance, photo):
+    """Against a plain computation, one text at a time."""
+    run = run_of(backend, enhance(backend), photo, FAST)
+    found = read_expressions(backend, run.latents[:1], None, seed=5)
+    noise = torch.randn(4, *run.latents.shape[1:], generator=torch.Generator().manual_seed(5))
+    timesteps = torch.tensor([int(level * 999) for level in (0.35, 0.5, 0.65, 0.8)])
+    errors = []
+    for words in EXPRESSIONS:
+        prompt = backend.tokenize(f"a photo of a person {words}", "", 0)
+        with torch.no_grad():
+            context = backend.encoders["clip_l"](prompt.ids["clip_l"][None]).last_hidden_state.expand(4, -1, -1)
+            alpha = backend.alphas[timesteps].view(-1, 1, 1, 1)
+            noisy = alpha.sqrt() * run.latents[:1] + (1 - alpha).sqrt() * noise
+            errors.append(float((backend.unet(noisy, timesteps, context).sample - noise).square().mean()))
+    assert found == [EXPRESSIONS[errors.index(min(errors))]]
