@@ -38,6 +38,20 @@ def parse_names(text: str) -> list[str]:
 
 
 @torch.no_grad()
+def with_start(anchor: IDAnchor, backend: DiffusionBackend, word: str) -> IDAnchor:
+    """``anchor`` for tokens that begin as a plain word: its first n tokens, the last repeated where it has fewer.
+
+    Raises:
+        NamesError: the word cannot be tokenized.
+    """
+    count = len(anchor.names_used)
+    if not (ids := backend.word_ids(word)):
+        raise NamesError(f"The recipe starts from the word '{word}', which the text encoder does not know. Choose another recipe in the Train node.")
+    filled = torch.tensor((ids + ids[-1:] * count)[:count], device=backend.device)
+    return replace(anchor, start={key: backend.token_rows(key, filled).float().cpu() for key in backend.family.encoders})
+
+
+@torch.no_grad()
 def with_spread(anchor: IDAnchor, backend: DiffusionBackend, names: Sequence[str], batch: int = 32) -> IDAnchor:
     """``anchor`` with the spread of the names it was averaged from: each name through the whole encoder, one sample per name and position.
 

@@ -1,6 +1,7 @@
 """THE training loop: one person, any method, any backend."""
 from __future__ import annotations
 
+import logging
 import math
 import time
 import traceback
@@ -11,6 +12,7 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .anchors import with_start
 from .attention_loss import AttentionLoss
 from .backends.base import DiffusionBackend, Prompt
 from .batch import Batch, draw_batch
@@ -26,6 +28,7 @@ from .tokens import check_trigger, tokenize_template
 from .train_config import TrainConfig
 from .types import EnhancedIdentity, Identity
 
+_log = logging.getLogger(__name__)
 MAX_BAD_STEPS = 3  # in a row, before training stops
 _FIRST_LOSS_SCALE = 2.0**14  # for float16 networks, whose gradients would vanish below 6e-8
 
@@ -71,19 +74,24 @@ def train(
 
     Args:
         photos: pictures of the person, each (H, W, 3) in 0..1.
-        masks: where the face is, one (H, W) in 0..1 per photograph; read by the recipes that look at the face only.
+        masks: where the face is, one (H, W) in 0..1 per photograph; without them a recipe that looks at the face only is trained
+            :meth:`~idea_engine.methods.base.Recipe.without_masks`.
         on_step: called after every step; whatever it raises ends the training after the work was kept in ``checkpoint``.
         checkpoint: where an interrupted training is kept, and looked for.
 
     Raises:
         TriggerError, BadImageError: before anything is computed.
-        TrainingError: the loss was not finite three times in a row, one picture does not fit into memory, or the recipe needs masks.
+        TrainingError: the loss was not finite three times in a row, one picture does not fit into memory, or the attention
+            loss was asked to use masks and there are none.
     """
     recipe = config.resolved()
     check_trigger(config.trigger, backend.word_ids)
     started = time.perf_counter()
     with torch.inference_mode(False):
         faces = None if masks is None else prepare_masks(masks, photos, config.resolution)
+        if faces is None and recipe.reads_masks and config.attention != "mask":
+            _log.warning("There are no face masks, so the whole picture counts in training. Connect masks of Face Embed to masks of the Train node.")
+            recipe = recipe.without_masks()
         run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build, faces)
         try:
             return run.execute(on_step, checkpoint, started)
@@ -96,11 +104,6 @@ class _Run:
     """The state of one training while it runs."""
 
     def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build, faces=None):
-        if recipe.face_share and faces is None:
-            raise TrainingError(
-                f"The recipe {recipe.name} weighs the face more than the rest, but there are no face masks. Connect masks of Face Embed to masks of "
-                "the Train node."
-            )
         self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
@@ -114,6 +117,8 @@ class _Run:
         # Which prompts belong to each latent: with one caption per photograph a row of their own, mirror images included.
         rows = torch.arange(2 * len(pictures)) % len(pictures) if len(self.captions) > 1 else torch.zeros(2 * len(pictures), dtype=torch.long)
         self.first_prompts = rows * len(config.templates)
+        if recipe.start != "anchor":
+            enhanced = replace(enhanced, anchor=with_start(enhanced.anchor, backend, recipe.start))
         self.module = build(enhanced, recipe, backend.block_widths).to(backend.device)
         self.attention = None
         if recipe.attention_weight:

@@ -92,12 +92,14 @@ class IDAnchor:
         rows: encoder key → (n, w) float32: outputs of the whole encoder at the name's positions.
         inputs: encoder key → (n, w) float32: the averaged input embeddings that were encoded.
         names_used: how many names entered the average at each of the n positions.
+        start: encoder key → (n, w) float32, where a recipe's tokens begin if not at ``rows``; empty otherwise.
         spread: encoder key → (k, w) float32 with ``spreadᵀ·spread`` the covariance of the single names' rows; empty unless asked for.
     """
 
     rows: Mapping[str, Tensor]
     inputs: Mapping[str, Tensor]
     names_used: tuple[int, ...]
+    start: Mapping[str, Tensor] = field(default_factory=dict)
     spread: Mapping[str, Tensor] = field(default_factory=dict)
 
 

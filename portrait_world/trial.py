@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import assets, captions, faceclip_trial, noise
 from .autoencoder import SD_SCALE, to_pictures
-from .contenders import CONTENDERS, recipe_of, starting_point
+from .contenders import CONTENDERS, recipe_of
 from .people import names, person
 from .portrait import render
 from .shot import Shot, photograph
@@ -155,9 +155,7 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
     face = embed_faces(_faces(), references)
     recipe = recipe_of(contender, steps)
     backend, anchor = _world()
-    enhanced = EnhancedIdentity(
-        family=backend.family, face=face.mean(), anchor=starting_point(contender, backend, anchor), seed=seed, masks=face.masks
-    )
+    enhanced = EnhancedIdentity(family=backend.family, face=face.mean(), anchor=anchor, seed=seed, masks=face.masks)
     artist = Artist(backend, len(anchor.names_used))
     plain = _plain_pictures()
     by_step: dict[int, np.ndarray] = {}
@@ -192,9 +190,9 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
     from idea_engine.face import embed_faces
 
     contender = CONTENDERS[method]
-    if contender.start == "name":
+    if contender.shows == "name":
         return Trial(_draw_known(index, seed))
-    if contender.start == "photograph":
+    if contender.shows == "photograph":
         references = [torch.from_numpy(picture).float() / 255 for picture in reference_photographs(split, index, photos)]
         return faceclip_trial.run(embed_faces(_faces(), references), PROMPTS, seed)
     learned = learn(method, split, index, photos, seed, steps, stops)

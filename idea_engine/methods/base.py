@@ -1,7 +1,7 @@
 """A method is data plus a small class; the training loop does not know its name."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Sequence
 
 import torch
@@ -22,6 +22,8 @@ class Recipe:
         steps, batch: defaults where the user leaves 0.
         lr: learning rate of the tokens per picture of the batch; the step uses lr × batch (METHODS §1.6).
         part_lr: factor on that rate, per part.
+        start: where the tokens begin: ``anchor``, what an average name looks like after the text encoder (cross initialisation, METHODS
+            §1.2), or a plain word, such as ``person``, as the encoder reads it.
         weight_decay, betas, epsilon: of AdamW.
         warmup: steps over which the rate rises linearly from 0; 0 for a constant rate.
         decay: whether the rate falls to 0 along a cosine after the warm-up.
@@ -49,6 +51,7 @@ class Recipe:
     batch: int
     lr: float
     part_lr: dict[str, float]
+    start: str = "anchor"
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-7
@@ -72,6 +75,10 @@ class Recipe:
     def reads_masks(self) -> bool:
         """Whether training needs face masks."""
         return self.face_share > 0 or (self.attention_weight > 0 and self.attention_target == "mask")
+
+    def without_masks(self) -> "Recipe":
+        """The nearest recipe that needs no face masks: the whole picture counts, and attention is held to where 'face' looks."""
+        return replace(self, face_share=0.0, attention_target="face_word")
 
 
 class IdentityModule(nn.Module):

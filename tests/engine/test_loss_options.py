@@ -9,18 +9,24 @@ from idea_engine.batch import draw_batch
 from idea_engine.errors import BadImageError, TrainingError
 from idea_engine.expressions import EXPRESSIONS, read_expressions
 from idea_engine.losses import ZETA, AnchorDistance, face_weights, min_snr_weights, noise_loss
-from idea_engine.methods.id_ea import FAST, PAPER, build
+from idea_engine.methods.id_ea import BALANCED, PAPER, build
 from idea_engine.photos import prepare_masks, prepare_photos
 from idea_engine.prior import Prior
 from idea_engine.train import _Run, train
 from idea_engine.train_config import TrainConfig, prompt_templates
+
+# Everything that acts at the identity's own positions, with none of the options under test.
+CONDITIONED = replace(
+    BALANCED, trains=("tokens", "adapter", "gate", "key_value"), key_value_rank=8, start="anchor", face_share=0.0, attention_weight=0.0,
+    reads_expressions=False, adapter_scope="tokens", anchor_weight=1e-5, lr=0.003, part_lr={"adapter": 0.05, "key_value": 0.25},
+)
 
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
     """A training whose recipe is given whole."""
 
-    given: object = FAST
+    given: object = CONDITIONED
 
     def resolved(self):
         return self.given
@@ -47,7 +53,7 @@ def test_face_masks_are_cropped_like_their_photographs(photo):
 def test_with_the_whole_share_only_the_face_counts_and_the_mirror_image_has_its_own_mask(backend, enhance, photo):
     mask = torch.zeros(photo.shape[:2])
     mask[:, :32] = 1.0
-    run = run_of(backend, enhance(backend), photo, replace(FAST, face_share=1.0), [mask])
+    run = run_of(backend, enhance(backend), photo, replace(CONDITIONED, face_share=1.0), [mask])
     assert torch.equal(run.faces[1], run.faces[0].flip(1))
     output, target = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     losses = noise_loss(output, target, face_weights(run.faces, 1.0))
@@ -69,12 +75,22 @@ def test_masks_that_do_not_belong_to_the_photographs_are_refused(backend, enhanc
         prepare_masks([torch.zeros(72, 64)] * 2, [photo], 64)
     with pytest.raises(BadImageError, match="10×20 pixels, its photograph 64×72"):
         prepare_masks([torch.zeros(20, 10)], [photo], 64)
-    with pytest.raises(TrainingError, match="no face masks"):
-        train(backend, enhance(backend), [photo], Config(given=replace(FAST, face_share=0.5), resolution=64))
+    with pytest.raises(TrainingError, match="shall use face masks, but none are connected"):
+        train(backend, enhance(backend), [photo], Config(given=replace(BALANCED, steps=1), resolution=64, attention="mask"))
+
+
+def test_without_masks_the_whole_picture_counts_and_a_warning_says_so(backend, enhance, photo, caplog):
+    short = dict(steps=2, batch=2)
+    without, _ = train(backend, enhance(backend), [photo], Config(given=replace(BALANCED, **short), resolution=64))
+    assert "no face masks" in caplog.text
+    plain, _ = train(backend, enhance(backend), [photo], Config(given=replace(BALANCED.without_masks(), **short), resolution=64))
+    masked, _ = train(backend, enhance(backend), [photo], Config(given=replace(BALANCED, **short), resolution=64), masks=[torch.ones(72, 64)])
+    assert torch.equal(without.tokens["clip_l"], plain.tokens["clip_l"])
+    assert not torch.equal(without.tokens["clip_l"], masked.tokens["clip_l"])
 
 
 def test_weighted_errors_are_the_pictures_errors_in_both_parametrizations(any_backend, enhance, photo):
-    run = run_of(any_backend, enhance(any_backend), photo, FAST)
+    run = run_of(any_backend, enhance(any_backend), photo, CONDITIONED)
     batch = batch_of(run)
     with torch.no_grad():
         condition = run.module.condition(any_backend, [run.prompts[i] for i in batch.prompts], [0, 1])
@@ -105,7 +121,7 @@ def test_the_prior_is_nothing_at_the_start_and_pulls_global_weights_back(backend
 
 
 def test_own_positions_cannot_move_a_prompt_without_them(backend, enhance, photo):
-    run = run_of(backend, enhance(backend), photo, FAST)
+    run = run_of(backend, enhance(backend), photo, CONDITIONED)
     with torch.no_grad():
         run.module.key_value.up_value.fill_(1.0)
     batch = batch_of(run)
@@ -145,7 +161,7 @@ def test_gradients_agree_with_finite_differences(backend, enhance, photo, change
     enhanced = replace(enhanced, anchor=with_spread(enhanced.anchor, backend, ("brad pitt", "ann lee", "tom hanks", "emma stone")))
     mask = torch.zeros(photo.shape[:2])
     mask[20:50, 10:50] = 1.0
-    run = run_of(backend, enhanced, photo, replace(FAST, **changes), [mask])
+    run = run_of(backend, enhanced, photo, replace(CONDITIONED, **changes), [mask])
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in [run.module.key_value.up_key, run.module.key_value.up_value, *run.module.tokens.values()]:
@@ -171,7 +187,7 @@ def test_gradients_agree_with_finite_differences(backend, enhance, photo, change
 
 
 def test_each_photograph_is_trained_with_its_own_caption_mirrored_or_not(backend, enhance, photo):
-    config = Config(given=replace(FAST, steps=4, batch=4, prompts_per_step=0), resolution=64, captions=("on a beach", "in a forest"))
+    config = Config(given=replace(CONDITIONED, steps=4, batch=4, prompts_per_step=0), resolution=64, captions=("on a beach", "in a forest"))
     run = _Run(backend, enhance(backend), config.resolved(), config, prepare_photos([photo, 1 - photo], 64), build)
     expected = [backend.word_ids("beach")[0], backend.word_ids("forest")[0]]
     seen, original = [], run.module.condition
@@ -187,12 +203,12 @@ def test_each_photograph_is_trained_with_its_own_caption_mirrored_or_not(backend
 
 def test_another_number_of_captions_than_photographs_is_refused(backend, enhance, photo):
     with pytest.raises(TrainingError, match="2 captions for 1 photographs"):
-        train(backend, enhance(backend), [photo], Config(given=replace(FAST, steps=1, batch=1), resolution=64, captions=("a", "b")))
+        train(backend, enhance(backend), [photo], Config(given=replace(CONDITIONED, steps=1, batch=1), resolution=64, captions=("a", "b")))
 
 
 def test_read_expressions_become_captions_unless_the_artist_says_what_the_photographs_show(backend, enhance, photo):
     def captions_of(**chosen):
-        config = Config(given=replace(FAST, steps=1, batch=1, reads_expressions=True), resolution=64, **chosen)
+        config = Config(given=replace(CONDITIONED, steps=1, batch=1, reads_expressions=True), resolution=64, **chosen)
         identity, _ = train(backend, enhance(backend), [photo, 1 - photo], config)
         return identity.metadata.config["captions"]
 
@@ -204,7 +220,7 @@ def test_read_expressions_become_captions_unless_the_artist_says_what_the_photog
 
 def test_the_expression_is_the_one_under_which_the_noise_is_found_best(backend, enhance, photo):
     """Against a plain computation, one text at a time."""
-    run = run_of(backend, enhance(backend), photo, FAST)
+    run = run_of(backend, enhance(backend), photo, CONDITIONED)
     found = read_expressions(backend, run.latents[:1], None, seed=5)
     noise = torch.randn(4, *run.latents.shape[1:], generator=torch.Generator().manual_seed(5))
     timesteps = torch.tensor([int(level * 999) for level in (0.35, 0.5, 0.65, 0.8)])
