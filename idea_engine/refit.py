@@ -18,7 +18,7 @@ STEPS = 25
 def nearest_start(identity: Identity, enhanced: EnhancedIdentity) -> dict[str, Tensor]:
     """Where the person's pseudo-tokens most likely lie on the new text encoder.
 
-    What was learned is the step away from an average name. Where both models have the same text encoder (SD1's clip_l is one of SDXL's two), that
+    What was learned is the step away from where the recipe starts, an average name or a plain word. Where both models have the same text encoder (SD1's clip_l is one of SDXL's two), that
     step is taken from the new model's own average; the other encoders start at the average.
 
     Returns:
@@ -28,7 +28,7 @@ def nearest_start(identity: Identity, enhanced: EnhancedIdentity) -> dict[str, T
         FamilyMismatchError: the numbers of pseudo-tokens differ.
     """
     start = {}
-    for key, average in enhanced.anchor.rows.items():
+    for key, average in (enhanced.anchor.start or enhanced.anchor.rows).items():
         old = identity.tokens.get(key)
         if old is None or old.shape[1] != average.shape[1]:
             start[key] = average.float().clone()

@@ -36,7 +36,7 @@ class TrainConfig:
         checkpointing: recompute activations from the start; otherwise only when memory runs out.
     """
 
-    recipe: str = "fast"
+    recipe: str = "balanced"
     trigger: str = "<anna>"
     steps: int = 0
     batch: int = 0

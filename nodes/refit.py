@@ -4,7 +4,7 @@ from __future__ import annotations
 from .sockets import CATEGORY, ENHANCED, IDENTITY
 
 
-ID_EA = ("fast", "paper", "released")  # what starts from one row per pseudo-token; identities of other recipes go on as the first
+ID_EA = ("balanced", "fast", "best", "paper", "released")  # what starts from one row per pseudo-token; identities of other recipes go on as the first
 
 
 class RefitIdentity:
@@ -50,7 +50,7 @@ class RefitIdentity:
         from .host.images import check_images, to_image
         from .host.paths import training_cache
         from .host.progress import TrainingProgress
-        from .train import _RESOLUTION, _SDXL_RESOLUTION, _content_key, _summary
+        from .train import _RESOLUTION, _SDXL_RESOLUTION, _content_key, _face_masks, _summary
 
         backend = ComfyBackend(model, clip, vae)
         if enhanced.family != backend.family:
@@ -65,9 +65,10 @@ class RefitIdentity:
             recipe=method if method in ID_EA else ID_EA[0], trigger=identity.trigger, steps=steps, seed=seed,
             resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
         )
-        key = content_key("refit 1", content_hash(identity), _content_key(backend, enhanced, photos, config))
+        masks = _face_masks(None, enhanced, photos) if config.resolved().reads_masks else None
+        key = content_key("refit 1", content_hash(identity), _content_key(backend, enhanced, photos, config, masks))
         refitted, report = train(
-            backend, enhanced, list(photos), config, on_step=TrainingProgress(node_id, config.resolved().steps, model.model.latent_format),
+            backend, enhanced, list(photos), config, masks=masks, on_step=TrainingProgress(node_id, config.resolved().steps, model.model.latent_format),
             checkpoint=Checkpoint(training_cache() / f"{key}.partial"), build=build_from(identity),
         )
         refitted = carried_over(refitted, identity)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from .sockets import CATEGORY, ENHANCED, IDENTITY
 
-RECIPES = ("fast", "paper", "released", "sefi")
+RECIPES = ("balanced", "fast", "best", "paper", "released", "sefi")
 ATTENTION = {"recipe's own": "", "off": "off", "face word": "face_word", "face mask": "mask"}
 _SDXL_RESOLUTION, _RESOLUTION = 1024, 512  # what the families were trained at
 
@@ -34,10 +34,10 @@ class TrainIDEA:
                 "enhanced": (ENHANCED, {"tooltip": "From ID Enhancer, made with the same CLIP."}),
                 "trigger": ("STRING", {"default": "<anna>", "tooltip": "The word that stands for the person in your prompts. One word, best in angle brackets."}),
                 "recipe": (list(RECIPES), {"default": RECIPES[0], "tooltip": (
-                    "fast: 40 steps, our own; acts only where the person's word stands. paper: 320 steps, everything the paper trains, "
-                    "including the cross-attention's key and value weights, so other prompts change too. released: 320 steps, what the "
-                    "authors' script really does. sefi: 320 steps, SeFi-IDE: five stages of the sampling, each with words of its own; it needs no "
-                    "face recognizer and changes no weight."
+                    "balanced: 40 steps, our own; learns the face and leaves the rest of the prompt alone. fast: half of it. best: twice of it. "
+                    "paper: 320 steps, everything the paper trains, including the cross-attention's key and value weights, so other prompts change too. "
+                    "released: 320 steps, what the authors' script really does. sefi: 320 steps, SeFi-IDE: five stages of the sampling, each with "
+                    "words of its own; it needs no face recognizer and changes no weight."
                 )}),
                 "steps": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "Training steps; 0 = the recipe's own number."}),
                 "batch": ("INT", {"default": 0, "min": 0, "max": 64, "tooltip": (

@@ -1,4 +1,4 @@
-"""ID-EA (arXiv 2507.11990): the released script, the paper, and our own fast recipe."""
+"""ID-EA (arXiv 2507.11990): the released script, the paper, and our own recipes."""
 from __future__ import annotations
 
 from dataclasses import replace
