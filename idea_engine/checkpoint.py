@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from .atomic_write import atomic_write
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +27,13 @@ class Progress:
 class Checkpoint:
     """One training, in one file named by the hash of everything that determines its result."""
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
+    def __init__(self, path: Path, every: int = 0):
+        """Args: every: also save after each so many steps, for processes that may be killed; 0 saves only when training is interrupted."""
+        self.path, self.every = Path(path), every
+
+    def due(self, step: int) -> bool:
+        """Whether a running training should be saved after ``step``."""
+        return self.every > 0 and step % self.every == 0
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write weights, optimizer state and progress; a failure is logged, never raised, for it happens while another error is under way."""
@@ -38,16 +43,9 @@ class Checkpoint:
         for index, parameter in enumerate(_optimized(optimizer)):
             for name, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().clone().contiguous()
-        temporary = None
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
-            os.close(handle)
-            save_file(tensors, temporary, metadata={"progress": json.dumps(vars(progress))})
-            os.replace(temporary, self.path)
+            atomic_write(self.path, lambda path: save_file(tensors, path, metadata={"progress": json.dumps(vars(progress))}))
         except Exception as error:  # safetensors raises its own kind for a full disk
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
             _log.warning("The interrupted training could not be kept for resuming: %s", error)
 
     def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:

@@ -47,3 +47,7 @@ class TrainingError(IdeaError):
 
 class PromptMismatchError(IdeaError):
     """A prompt cannot be looked at: it has no words, or is not the one that the sampler got."""
+
+
+class EvaluationError(IdeaError):
+    """There is nothing to score, or what is to be compared was measured by different recognizers."""

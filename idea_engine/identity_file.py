@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Mapping
@@ -12,6 +10,7 @@ from typing import Mapping
 import torch
 from torch import Tensor
 
+from .atomic_write import atomic_write
 from .errors import IdentityFileError, TriggerError
 from .identity import named_tensors, rounded
 from .tokens import check_trigger
@@ -44,19 +43,9 @@ def save_identity(identity: Identity, path: Path | str, *, store_face: bool = Fa
         path = path.with_name(path.name + ".safetensors")
     identity = rounded(identity if store_face else replace(identity, face=None))
     payload = save(named_tensors(identity), metadata=_metadata(identity))
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        atomic_write(path, payload)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise IdentityFileError(
             f"The identity could not be written to {path.name}: {error.strerror or error} ({len(payload) / 1e6:.1f} MB are needed). "
             "Free some space or choose another folder, then queue Save Identity again; the trained identity is not lost."

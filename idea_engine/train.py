@@ -5,8 +5,7 @@ import math
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Callable, Sequence
 
 import torch
@@ -14,61 +13,20 @@ from torch import Tensor
 
 from .attention_loss import AttentionLoss
 from .backends.base import DiffusionBackend, Prompt
+from .batch import Batch, draw_batch
 from .checkpoint import Checkpoint, Progress
 from .errors import TrainingError
 from .losses import face_weights, min_snr_weights, noise_loss
-from .methods import RECIPES, build as build_module
+from .methods import build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
-from .methods.sefi_ide import with_attention, with_stages
 from .photos import prepare_masks, prepare_photos
 from .prior import Prior
 from .tokens import check_trigger, tokenize_template
+from .train_config import TrainConfig
 from .types import EnhancedIdentity, Identity
 
-_TEMPLATES_FILE = Path(__file__).parent / "data" / "prompt_templates.txt"
 MAX_BAD_STEPS = 3  # in a row, before training stops
 _FIRST_LOSS_SCALE = 2.0**14  # for float16 networks, whose gradients would vanish below 6e-8
-
-
-def prompt_templates() -> tuple[str, ...]:
-    """The shipped training prompts."""
-    lines = _TEMPLATES_FILE.read_text(encoding="utf-8").splitlines()
-    return tuple(line for line in lines if line and not line.startswith("#"))
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What the artist may choose. 0 stands for the recipe's own value.
-
-    Attributes:
-        recipe: a name of :data:`~idea_engine.methods.RECIPES`.
-        steps, batch, lr, stages: see :class:`~idea_engine.methods.base.Recipe`.
-        attention: target of the attention loss, ``off``, or '' for the recipe's own.
-        resolution: side of the training pictures in pixels, a multiple of 8.
-        seed: of noise, timesteps, pictures and prompts.
-        templates: training prompts with ``{tokens}``.
-        micro_batch: pictures at a time; 0 tries the whole batch and halves it when memory runs out.
-        checkpointing: recompute activations from the start; otherwise only when memory runs out.
-    """
-
-    recipe: str = "fast"
-    trigger: str = "<anna>"
-    steps: int = 0
-    batch: int = 0
-    lr: float = 0.0
-    resolution: int = 512
-    seed: int = 0
-    templates: tuple[str, ...] = field(default_factory=prompt_templates)
-    micro_batch: int = 0
-    checkpointing: bool = False
-    stages: int = 0
-    attention: str = ""
-
-    def resolved(self) -> Recipe:
-        """The recipe with the artist's values in place of its own."""
-        recipe = RECIPES[self.recipe]
-        recipe = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch, lr=self.lr or recipe.lr)
-        return with_attention(with_stages(recipe, self.stages), self.attention)
 
 
 @dataclass(frozen=True)
@@ -95,37 +53,6 @@ class TrainReport:
     seconds: float
     micro_batch: int
     checkpointing: bool
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The random choices of one step, on the CPU: which latents, prompts and timesteps (each (B,)), and the noise (B, C, h, w)."""
-
-    pictures: Tensor
-    prompts: Tensor
-    timesteps: Tensor
-    noise: Tensor
-
-
-def draw_batch(seed: int, step: int, size: int, pictures: int, prompts: int, shape: Sequence[int], timesteps: int, distinct: int = 0) -> Batch:
-    """The same choices for the same seed and step on any device, whatever ran before; this is what makes a resumed training equal.
-
-    Args:
-        distinct: how many different prompts the batch may mix; 0 for one each.
-    """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
-
-    def pick(high: int, count: int) -> Tensor:
-        return torch.randint(high, (count,), generator=generator)
-
-    picked = pick(pictures, size)
-    texts = pick(prompts, distinct or size)
-    return Batch(
-        pictures=picked,
-        prompts=texts.repeat(math.ceil(size / len(texts)))[:size],
-        timesteps=pick(timesteps, size),
-        noise=torch.randn(size, *shape, generator=generator),
-    )
 
 
 def train(
@@ -176,7 +103,10 @@ class _Run:
         self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
-        self.prompts = [tokenize_template(backend, template, count) for template in config.templates]
+        self.prompts = [tokenize_template(backend, text, count) for text in config.prompts(len(pictures))]
+        # Which prompts belong to each latent: with one caption per photograph a row of their own, mirror images included.
+        rows = torch.arange(2 * len(pictures)) % len(pictures) if len(config.captions) > 1 else torch.zeros(2 * len(pictures), dtype=torch.long)
+        self.first_prompts = rows * len(config.templates)
         self.micro = min(config.micro_batch or recipe.batch, recipe.batch)
         self.checkpointing = config.checkpointing
         # Every picture and its mirror image, encoded once; the VAE is not needed again.
@@ -214,6 +144,8 @@ class _Run:
                         "Lower lr, or use a checkpoint in a wider precision (bf16 or fp32)."
                     )
                 on_step(StepEvent(self.progress.step, self.recipe.steps, self.progress.losses, self.denoised))
+                if checkpoint is not None and checkpoint.due(self.progress.step) and not bad:
+                    checkpoint.save(self.module, self.optimizer, self.progress)
         except BaseException:
             # Steps with a bad loss changed nothing, so going on later must not skip them.
             self.progress.step -= bad
@@ -274,7 +206,7 @@ class _Run:
         """Accumulate the gradients of one batch, micro-batch by micro-batch; returns the batch's loss."""
         recipe, shape = self.recipe, self.latents.shape[1:]
         batch = draw_batch(
-            self.config.seed, self.progress.step, recipe.batch, len(self.latents), len(self.prompts), shape,
+            self.config.seed, self.progress.step, recipe.batch, len(self.latents), len(self.config.templates), shape,
             self.backend.timesteps, recipe.prompts_per_step,
         )
         total = 0.0
@@ -293,7 +225,7 @@ class _Run:
     def picture_losses(self, batch: Batch, part: slice) -> Tensor:
         """(b,) losses of one micro-batch."""
         device = self.backend.device
-        chosen = batch.prompts[part].tolist()
+        chosen = (batch.prompts[part] + self.first_prompts[batch.pictures[part]]).tolist()
         distinct = sorted(set(chosen))
         prompts: list[Prompt] = [self.prompts[i] for i in distinct]
         pictures, noise, timesteps = batch.pictures[part].to(device), batch.noise[part].to(device), batch.timesteps[part].to(device)

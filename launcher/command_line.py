@@ -11,14 +11,16 @@ from . import environment as environments
 from . import hosts
 from .base_directory import BaseDirectory
 from .cache import cache_folder, locked
-from .demo_models import demo_checkpoint, demo_face_pack, family_for
+from .demo_models import demo_checkpoint, demo_face_pack, family_for, in_portrait_world
 from .environment import Environment
 from .errors import LauncherError
-from .portrait import PHOTO, ModelNames, PortraitRequest, make_portrait
+from .portrait import PHOTO, RANDOM_WEIGHTS, ModelNames, PortraitRequest, make_portrait
+from .portrait_world_run import add_sheet
 from .requirements import CHECKOUT, TESTS
 from .server import PACK_NAME, HostProcess, free_port
 
 USUAL_PORT = 8188
+WITH_MODELS = "  python quickstart.py --photo anna.jpg --checkpoint v1-5-pruned-emaonly.safetensors --face-pack buffalo_l"
 
 
 def main(arguments: list[str]) -> int:
@@ -65,7 +67,7 @@ def quickstart(arguments: list[str]) -> int:
     started = time.monotonic()
     request = PortraitRequest(_existing(options.photo or PHOTO, "--photo"), options.output.absolute(),
                               _existing(options.checkpoint, "--checkpoint"), _existing(options.face_pack, "--face-pack", folder=True),
-                              _existing(options.identity, "--identity"), rehearse=options.rehearse or options.checkpoint is None)
+                              _existing(options.identity, "--identity"), rehearse=options.rehearse)
     host, search = choose_host(options.host)
     print(f"Host: {host}")
     environment = environments.prepare(host.layers)
@@ -75,11 +77,15 @@ def quickstart(arguments: list[str]) -> int:
         names = _add_models(request, base, environment)
         port = free_port(USUAL_PORT) if options.serve else None
         process = HostProcess(host, base, environment.python, environment.variables(), options.cpu or not _has_gpu(environment), port)
+        ready = time.monotonic()
         print(f"Starting {host.id} on {'the CPU' if process.cpu else 'the GPU'} (its log: {process.log})")
         with process:
             print(f"It answers at {process.address}")
+            phases = {"environment and models": ready - started, "host's start": time.monotonic() - ready}
             try:
                 report = make_portrait(request, process, names, search)
+                if request.in_portrait_world:
+                    report = add_sheet(report, request, environment, phases)
             except LauncherError as error:
                 raise LauncherError(f"{error}\nThe host's log is {process.log}") from error
             _summarise(report, request, time.monotonic() - started)
@@ -93,7 +99,11 @@ def quickstart(arguments: list[str]) -> int:
 
 def _add_models(request: PortraitRequest, base: BaseDirectory, environment: Environment) -> ModelNames:
     """Put the models, or the demo ones where none are given, in the host's folders."""
+    if request.in_portrait_world:
+        return ModelNames()
     if request.identity:
+        if not request.checkpoint and in_portrait_world(environment, request.identity):
+            return ModelNames(identity=base.add_identity(request.identity))
         checkpoint = request.checkpoint or demo_checkpoint(environment, family_for(environment, request.identity))
         return ModelNames(base.add_checkpoint(checkpoint), identity=base.add_identity(request.identity))
     face_pack = base.add_face_pack(request.face_pack) if request.face_pack else base.add_face_pack(demo_face_pack(environment), "demo")
@@ -118,13 +128,13 @@ def choose_host(chosen: Path | None) -> tuple[hosts.Host, hosts.HostSearch]:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="quickstart.py", description="From one photograph to a portrait, in a real ComfyUI.",
+    parser = argparse.ArgumentParser(prog="quickstart.py", description="From one photograph to a portrait, in a real ComfyUI. Without options: a drawn person, in the model that ships with the pack.",
                                      epilog="Also: 'quickstart.py test [pytest arguments]' and 'quickstart.py run COMMAND …'.")
-    parser.add_argument("--photo", type=Path, help="a photograph of one person; default: a made-up face that ships with this repository")
-    parser.add_argument("--checkpoint", type=Path, help="an SD1.x, SD2.x or SDXL checkpoint; default: a tiny one with random weights")
-    parser.add_argument("--face-pack", type=Path, help="a folder with an insightface pack, such as buffalo_l; default: a tiny stand-in")
+    parser.add_argument("--photo", type=Path, help="a photograph of one person; default: a drawn face that ships with this repository")
+    parser.add_argument("--checkpoint", type=Path, help="an SD1.x, SD2.x or SDXL checkpoint; default: the model of drawn people that ships with the pack")
+    parser.add_argument("--face-pack", type=Path, help="a folder with an insightface pack, such as buffalo_l; default with --checkpoint: a tiny stand-in")
     parser.add_argument("--identity", type=Path, help="use a saved or imported identity (.safetensors, learned_embeds.bin) instead of training one on a photograph")
-    parser.add_argument("--rehearse", action="store_true", help="few steps and small pictures, to see that everything runs; always so without --checkpoint")
+    parser.add_argument("--rehearse", action="store_true", help="few steps and small pictures, to see that everything runs; always so with --face-pack or --identity alone")
     parser.add_argument("--serve", action="store_true", help="leave ComfyUI running afterwards, for the browser")
     parser.add_argument("--host", type=Path, help="the ComfyUI folder to use; default: the first one found")
     parser.add_argument("--cpu", action="store_true", help="do not use a graphics card")
@@ -171,7 +181,9 @@ def _summarise(report: dict, request: PortraitRequest, seconds: float):
     print(f"\nDone in {seconds:.0f} seconds. Slowest nodes: " +
           ", ".join(f"{name} {took:.1f} s" for name, took in sorted(report["node_seconds"].items(), key=lambda item: -item[1])[:3]))
     print(f"  picture   {report['pictures']['portrait']}\n  identity  {report['identity']}\n  report    {request.output / 'report.json'}")
-    if request.checkpoint is None:
+    if request.in_portrait_world:
+        print(f"  likeness  {report['likeness']:.2f} ({report['likeness_scale'].split(';')[0]})\n\n"
+              "That was the small model of drawn people that ships with the pack. For portraits of real people give real models:\n" + WITH_MODELS)
+    elif report["base_model"] == RANDOM_WEIGHTS:
         print("\nThe base model has RANDOM WEIGHTS: the picture is noise-like and only proves that everything runs.\n"
-              "For a real portrait give real models:\n"
-              "  python quickstart.py --photo anna.jpg --checkpoint v1-5-pruned-emaonly.safetensors --face-pack buffalo_l")
+              "For a real portrait give real models:\n" + WITH_MODELS)

@@ -16,7 +16,7 @@ def demo_checkpoint(environment: Environment, family: str = "sd15", say=print) -
     with locked(path.with_suffix(".lock")):
         if not path.is_file():
             say(f"Making the demo checkpoint {path.name} (random weights; once).")
-            _run(environment, ["-m", "launcher.demo_checkpoint", str(path), "--family", family])
+            run_inside(environment, ["-m", "launcher.demo_checkpoint", str(path), "--family", family])
     return path
 
 
@@ -29,7 +29,7 @@ def demo_face_pack(environment: Environment, say=print) -> Path:
     with locked(folder.with_suffix(".lock")):
         if not made.is_file() or made.read_text(encoding="utf-8") != str(source):
             say("Making the demo face pack (once).")
-            _run(environment, ["-m", "launcher.demo_face_pack", str(folder)])
+            run_inside(environment, ["-m", "launcher.demo_face_pack", str(folder)])
             made.write_text(str(source), encoding="utf-8")
     return folder
 
@@ -37,11 +37,19 @@ def demo_face_pack(environment: Environment, say=print) -> Path:
 def family_for(environment: Environment, identity: Path) -> str:
     """Return the family of demo checkpoints on which an identity file can be used. Raises LauncherError with the file's own trouble."""
     question = "import sys; from idea_engine.identity_import import read_identity; print(read_identity(sys.argv[1]).family.name)"
-    name = _run(environment, ["-c", question, str(identity)]).split()[-1]
+    name = run_inside(environment, ["-c", question, str(identity)]).split()[-1]
     return {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}[name]
 
 
-def _run(environment: Environment, arguments: list[str]) -> str:
+def in_portrait_world(environment: Environment, identity: Path) -> bool:
+    """Say whether an identity was learned on the model that ships with the pack. Raises LauncherError with the file's own trouble."""
+    question = ("import sys; from idea_engine.identity_import import read_identity; from portrait_world.text_encoder import WIDTH; "
+                "print(list(read_identity(sys.argv[1]).family.encoders.values()) == [WIDTH])")
+    return run_inside(environment, ["-c", question, str(identity)]).split()[-1] == "True"
+
+
+def run_inside(environment: Environment, arguments: list[str]) -> str:
+    """Run the environment's Python in the checkout; return what it prints. Raises LauncherError with its last line."""
     done = subprocess.run([str(environment.python), *arguments], cwd=CHECKOUT, env=environment.variables(), capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]

@@ -1,4 +1,5 @@
 """The main job: from one photograph, or from a saved identity, to a portrait, through a real host, as an artist would do it in the browser."""
+import copy
 import json
 import time
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ from .server import HostProcess
 from .workflow import load_workflow, override
 
 FROM_PHOTO = CHECKOUT / "example_workflows" / "1 - one photo to portraits.json"
+FROM_DEMO = CHECKOUT / "example_workflows" / "0 — try it with no download.json"
 FROM_IDENTITY = CHECKOUT / "example_workflows" / "2 - use a saved identity.json"
 TRIGGER = "<anna>"  # in the prompts of the example workflows
 PHOTO = CHECKOUT / "example_workflows" / "anna.png"
+PORTRAIT_WORLD = "the Portrait World: a small model of drawn people that ships with the pack"
 RANDOM_WEIGHTS = "demo checkpoint with random weights: the picture is noise-like and only proves that everything runs"
+DEMO_PHOTO = 4  # the output of IDEA_LoadDemoModel that is a photograph
+SEEDED = ("IDEA_TrainIDEA", "KSampler")
 PATIENCE = 6 * 3600  # seconds; a real checkpoint on a CPU takes hours
 
 # A rehearsal is done in a minute on two cores; otherwise the workflow's own values stand.
@@ -25,6 +30,7 @@ REHEARSAL = {
     "EmptyLatentImage": {"width": 256, "height": 256},
     "KSampler": {"steps": 4},
 }
+DEMO_REHEARSAL = {"IDEA_TrainIDEA": {"steps": 3, "batch": 1}, "KSampler": {"steps": 4}}  # its pictures are small already
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,19 @@ class PortraitRequest:
     checkpoint: Path | None
     face_pack: Path | None
     identity: Path | None
-    rehearse: bool
+    rehearse: bool  # asked for; the models with random weights are never more than rehearsed
+
+    @property
+    def in_portrait_world(self) -> bool:
+        """Nothing of one's own but perhaps a photograph: the model that ships with the pack is used."""
+        return not (self.checkpoint or self.face_pack or self.identity)
 
 
 @dataclass(frozen=True)
 class ModelNames:
-    """The models as the host lists them; a face pack, or else an identity."""
+    """The models as the host lists them; a face pack, or else an identity. None of them: the Portrait World."""
 
-    checkpoint: str
+    checkpoint: str | None = None
     face_pack: str | None = None
     identity: str | None = None
 
@@ -51,16 +62,24 @@ class ModelNames:
 def make_portrait(request: PortraitRequest, process: HostProcess, names: ModelNames, search: HostSearch, say=print) -> dict:
     """Run an example workflow on a started host; write `portrait.png` and `report.json` and return the report. Raises LauncherError."""
     client = Client(process.address)
-    if names.identity:
+    if request.in_portrait_world:
+        prompt = load_workflow(FROM_DEMO, client.object_info())
+        if request.photo != PHOTO:
+            prompt = with_photo(prompt, client.upload_picture(request.photo))
+    elif names.identity:
         prompt = load_workflow(FROM_IDENTITY, client.object_info())
         prompt = override(prompt, "IDEA_LoadIdentity", identity=names.identity, trigger=TRIGGER)
     else:
         prompt = load_workflow(FROM_PHOTO, client.object_info())
         prompt = override(prompt, "LoadImage", image=client.upload_picture(request.photo))
         prompt = override(prompt, "IDEA_LoadFaceModel", pack=names.face_pack)
-    prompt = override(prompt, "CheckpointLoaderSimple", ckpt_name=names.checkpoint)
+    if names.checkpoint:
+        prompt = override(prompt, "CheckpointLoaderSimple", ckpt_name=names.checkpoint)
+    else:
+        prompt = with_demo_model(prompt)
+    rehearse = request.rehearse or not (names.checkpoint is None or request.checkpoint)
     present = {node["class_type"] for node in prompt.values()}
-    for class_type, values in REHEARSAL.items() if request.rehearse else ():
+    for class_type, values in (REHEARSAL if names.checkpoint else DEMO_REHEARSAL).items() if rehearse else ():
         if class_type in present:
             prompt = override(prompt, class_type, **values)
     started = time.time()
@@ -68,19 +87,59 @@ def make_portrait(request: PortraitRequest, process: HostProcess, names: ModelNa
     report = {
         "host": process.host.id, "host_version": process.host.version, "host_found_as": process.host.found_as,
         "hosts_found": [str(host) for host in search.found], "hosts_not_found": list(search.missing),
-        "base_model": RANDOM_WEIGHTS if request.checkpoint is None else str(request.checkpoint),
-        **_sources(request), "rehearsal": request.rehearse, "device": "cpu" if process.cpu else "gpu", "seconds": round(time.time() - started, 2),
+        "base_model": PORTRAIT_WORLD if names.checkpoint is None else RANDOM_WEIGHTS if request.checkpoint is None else str(request.checkpoint),
+        "seed": {kind: sorted({node["inputs"]["seed"] for node in prompt.values() if node["class_type"] == kind}) for kind in present if kind in SEEDED},
+        **_sources(request), "rehearsal": rehearse, "device": "cpu" if process.cpu else "gpu", "seconds": round(time.time() - started, 2),
         "node_seconds": _timings(prompt, execution), "identity": str(request.identity or _identity_file(process.base, started)),
-        "pictures": _keep_pictures(client, prompt, execution, request.output),
+        "pictures": _keep_pictures(client, prompt, execution, request.output, "scene" if request.in_portrait_world else "portrait"),
+        "prompts": [_prompt_of(prompt, node_id) for node_id in saving_nodes(prompt)],
     }
-    (request.output / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_report(report, request.output)
     return report
+
+
+def write_report(report: dict, output: Path):
+    """Write `report.json`."""
+    (output / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def with_demo_model(prompt: dict) -> dict:
+    """Return a copy in which the Portrait World stands for every checkpoint, in its own size of pictures."""
+    changed = override(prompt, "EmptyLatentImage", width=128, height=128)
+    for node in changed.values():
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node.update(class_type="IDEA_LoadDemoModel", inputs={})  # MODEL, CLIP and VAE are its first outputs too
+    return changed
+
+
+def with_photo(prompt: dict, name: str) -> dict:
+    """Return a copy of the demo's graph in which an uploaded photograph takes the place of the one that ships with the pack."""
+    (demo,) = (node_id for node_id, node in prompt.items() if node["class_type"] == "IDEA_LoadDemoModel")
+    changed, own = copy.deepcopy(prompt), str(max(map(int, prompt)) + 1)
+    for node in changed.values():
+        node["inputs"] = {key: [own, 0] if value == [demo, DEMO_PHOTO] else value for key, value in node["inputs"].items()}
+    return {**changed, own: {"class_type": "LoadImage", "inputs": {"image": name}}}
+
+
+def saving_nodes(prompt: dict) -> list[str]:
+    """Return the ids of the nodes that save pictures, in the order in which they were put on the canvas."""
+    return sorted((node_id for node_id, node in prompt.items() if node["class_type"] == "SaveImage"), key=int)
+
+
+def _prompt_of(prompt: dict, node_id: str) -> str:
+    """Return the positive prompt behind a saved picture: back through decoder and sampler to the text."""
+    node = prompt[node_id]
+    for name in ("images", "samples", "positive"):
+        node = prompt[node["inputs"][name][0]]
+    return node["inputs"].get("text", "")
 
 
 def _sources(request: PortraitRequest) -> dict[str, str]:
     """Say where the person comes from."""
     if request.identity:
         return {}
+    if request.in_portrait_world:
+        return {"face_pack": "Portrait World (demo): ships with the pack", "photo": str(request.photo)}
     return {"face_pack": "demo face pack: a stand-in made by this repository" if request.face_pack is None else str(request.face_pack),
             "photo": str(request.photo)}
 
@@ -112,13 +171,12 @@ def _timings(prompt: dict, execution: Execution) -> dict[str, float]:
     return timings
 
 
-def _keep_pictures(client: Client, prompt: dict, execution: Execution, output: Path) -> dict[str, str]:
-    """Copy the portrait and the previews out of the host; return their paths by what they show."""
+def _keep_pictures(client: Client, prompt: dict, execution: Execution, output: Path, stem: str) -> dict[str, str]:
+    """Copy the portraits and the previews out of the host; return their paths by what they show."""
     output.mkdir(parents=True, exist_ok=True)
     kept = {}
-    saving = [node_id for node_id, node in prompt.items() if node["class_type"] == "SaveImage"]
-    for index, picture in enumerate(picture for node_id in saving for picture in execution.pictures(node_id)):
-        path = output / ("portrait.png" if index == 0 else f"portrait-{index + 1}.png")
+    for index, picture in enumerate(picture for node_id in saving_nodes(prompt) for picture in execution.pictures(node_id)):
+        path = output / (f"{stem}.png" if index == 0 else f"{stem}-{index + 1}.png")
         path.write_bytes(client.picture(picture))
         kept[path.stem] = str(path)
     if not kept:

@@ -1,6 +1,7 @@
 """The nodes, by the ids that workflows store. An id, once published, never changes."""
 from .apply import ApplyIDAdapter
 from .attention import AttentionMap
+from .demo import LoadDemoModel
 from .enhance import IDEnhancer
 from .face import FaceEmbed, LoadFaceModel
 from .host.paths import register_folders
@@ -16,6 +17,7 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_SaveIdentity": SaveIdentity,
     "IDEA_LoadIdentity": LoadIdentity,
     "IDEA_AttentionMap": AttentionMap,
+    "IDEA_LoadDemoModel": LoadDemoModel,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_LoadFaceModel": "Load Face Model",
@@ -26,6 +28,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_SaveIdentity": "Save Identity",
     "IDEA_LoadIdentity": "Load Identity",
     "IDEA_AttentionMap": "Attention Map",
+    "IDEA_LoadDemoModel": "Load Demo Model (Portrait World)",
 }
 
 register_folders()

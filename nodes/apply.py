@@ -42,11 +42,11 @@ class ApplyIDAdapter:
         }
 
     def apply(self, model, clip, identity, strength, start_at, end_at, trigger=""):
+        from ..idea_engine.applied import AppliedIdentity
         from ..idea_engine.identity import untrained
         from ..idea_engine.tokens import check_trigger
         from ..idea_engine.types import EnhancedIdentity
         from .host import attention, prompt_tokens
-        from .host.applied import AppliedIdentity
         from .host.backend import word_ids
         from .host.family import check_identity, check_model, clip_family
 

@@ -29,7 +29,8 @@ class LoadFaceModel:
             "required": {
                 "pack": (
                     paths.face_pack_names(),
-                    {"tooltip": "A folder with a face detector and a face recognizer (.onnx) below models/insightface, such as buffalo_l or antelopev2."},
+                    {"tooltip": "A folder with a face detector and a face recognizer (.onnx) below models/insightface, such as buffalo_l or antelopev2. "
+                     "'Portrait World (demo)' comes with this node pack; it knows drawn faces only, those of Load Demo Model."},
                 ),
                 "provider": (
                     list(PROVIDERS),
@@ -42,7 +43,8 @@ class LoadFaceModel:
                         "min": 64,
                         "max": 2048,
                         "step": 32,
-                        "tooltip": "Photographs are fitted to this size before faces are looked for. Larger finds smaller faces and takes longer.",
+                        "tooltip": "Photographs are fitted to this size before faces are looked for. Larger finds smaller faces and takes longer. "
+                        "The Portrait World's pack is never asked for more than 320, which its faces need.",
                     },
                 ),
             },
@@ -86,8 +88,12 @@ class LoadFaceModel:
             folder = download_face_pack(pack, paths.face_folders()[0])
         else:
             folder = paths.face_pack_folder(pack)
+        text = ""
+        if pack == paths.DEMO_FACE_PACK and detection_size > paths.DEMO_DETECTION_SIZE:
+            detection_size = paths.DEMO_DETECTION_SIZE
+            text = f" Faces are looked for at {detection_size}, the size this pack was made for."
         encoder = load_face_model(folder, provider, detection_size, paths.face_folders())
-        return {"ui": {"text": [f"Licence: {encoder.licence}"]}, "result": (encoder, encoder.licence)}
+        return {"ui": {"text": [f"Licence: {encoder.licence}{text}"]}, "result": (encoder, encoder.licence)}
 
 
 class FaceEmbed:

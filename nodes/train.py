@@ -65,17 +65,22 @@ class TrainIDEA:
                     "face word: where the checkpoint itself looks for 'face' (a third slower). face mask: inside the masks of Face Embed. "
                     "recipe's own: face word for sefi, off for the others."
                 )}),
+                "caption": ("STRING", {"default": "", "multiline": True, "tooltip": (
+                    "What else the photographs show, such as: smiling, wearing a blue shirt, in a forest. What is said here is not learned as a part of the "
+                    "person. One line for all photographs, or one line for each."
+                )}),
             },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
     def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, masks=None, stages=0,
-              attention="recipe's own", node_id=None):
+              attention="recipe's own", caption="", node_id=None):
         from ..idea_engine.chart import loss_chart
         from ..idea_engine.checkpoint import Checkpoint
         from ..idea_engine.errors import FamilyMismatchError
         from ..idea_engine.tokens import check_trigger
-        from ..idea_engine.train import TrainConfig, train
+        from ..idea_engine.train import train
+        from ..idea_engine.train_config import TrainConfig
         from .host.backend import ComfyBackend
         from .host.images import check_images, to_image
         from .host.paths import training_cache, trim_training_cache
@@ -91,6 +96,7 @@ class TrainIDEA:
         photos = check_images(image, "Train Identity")
         config = TrainConfig(
             recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed, stages=stages, attention=ATTENTION[attention],
+            captions=tuple(line.strip() for line in caption.splitlines() if line.strip()),
             resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
         )
         faces = _face_masks(masks, enhanced, photos) if config.resolved().reads_masks else None

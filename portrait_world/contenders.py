@@ -34,15 +34,23 @@ CONTENDERS: dict[str, Contender] = {
     "id-ea-fast": Contender("fast"),
     "id-ea-released": Contender("released"),
     "id-ea-paper": Contender("paper"),
+    # SeFi-IDE's two ideas, alone and together, on textual inversion and on ID-EA.
+    "sefi-attention": Contender("sefi", "anchor", dict(name="sefi-attention", trains=("tokens",), stages=0)),
+    "sefi-stages": Contender("sefi", "anchor", dict(name="sefi-stages", attention_weight=0.0)),
+    "sefi": Contender("sefi"),
+    "sefi-mask": Contender("sefi", "anchor", dict(name="sefi-mask", attention_target="mask")),
+    "id-ea-fast-sefi": Contender("fast", "anchor", dict(
+        name="id-ea-fast-sefi", trains=("tokens", "adapter", "gate", "key_value", "stages"), stages=5, attention_weight=0.03,
+    )),
     "untrained": Contender("fast", "anchor", dict(name="untrained", steps=1, lr=0.0)),
 }
 
 
 def recipe_of(contender: Contender, steps: int = 0):
     """The engine's recipe with the contender's changes, and other steps when asked."""
-    from idea_engine.methods import id_ea
+    from idea_engine.methods import RECIPES
 
-    recipe = replace(id_ea.RECIPES[contender.recipe], **contender.changes)
+    recipe = replace(RECIPES[contender.recipe], **contender.changes)
     return replace(recipe, steps=steps) if steps else recipe
 
 

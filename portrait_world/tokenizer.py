@@ -5,7 +5,7 @@ one is for training, and to give diffusers its files with no download.
 """
 from __future__ import annotations
 
-import gzip
+import bz2
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ LENGTH = 77
 START, END = 49406, 49407  # END also pads
 VOCABULARY_SIZE = 49408
 
-_MERGES = Path(__file__).parent / "assets" / "clip_merges.txt.gz"
+_MERGES = Path(__file__).parent / "assets" / "clip_merges.txt.bz2"
 # CLIP's word pattern, written for the standard library: letters, single digits, or runs of anything else
 _PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|[^\s\w]+|_+"
 
@@ -25,7 +25,7 @@ _PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+
 @lru_cache(maxsize=1)
 def merges() -> tuple[tuple[str, str], ...]:
     """The ordered merge rules."""
-    lines = gzip.decompress(_MERGES.read_bytes()).decode("utf-8").split("\n")
+    lines = bz2.decompress(_MERGES.read_bytes()).decode("utf-8").split("\n")
     return tuple(tuple(line.split()) for line in lines)
 
 

@@ -66,13 +66,22 @@ def other_photographs(split: str, index: int, count: int = 6) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _world():
     """The backend on the shipped model and the anchor of the world's names."""
-    from idea_engine.anchors import compute_anchor
+    from idea_engine.anchors import compute_anchor, with_spread
     from idea_engine.backends.diffusers import DiffusersBackend
 
     from .pipeline import load_pipeline
 
-    backend = DiffusersBackend(load_pipeline())
-    return backend, compute_anchor(backend, names())
+    pipe = load_pipeline()
+    pipe.unet.to(torch.bfloat16)  # as hosts run it where they can; what is learned stays float32
+    backend = DiffusersBackend(pipe)
+    return backend, with_spread(compute_anchor(backend, names()), backend, names())
+
+
+@lru_cache(maxsize=1)
+def _plain_pictures() -> np.ndarray:
+    """What the untouched model draws for the plain prompts."""
+    backend, anchor = _world()
+    return Artist(backend, len(anchor.names_used)).draw_plain(None)
 
 
 @lru_cache(maxsize=1)
@@ -87,8 +96,34 @@ def faces_seen(pictures: np.ndarray) -> np.ndarray:
     return np.array([bool(_faces().detect(picture, DETECTION_SIZE)) for picture in pictures])
 
 
-def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Trial:
-    """Learn one person and draw them.
+def face_mask_of(picture: np.ndarray) -> Tensor:
+    """(H, W) in 0..1: where the largest face of a picture is, as Face Embed tells it.
+
+    Raises:
+        FaceNotFoundError: the face pack finds no face.
+    """
+    from idea_engine.face import embed_faces
+
+    return embed_faces(_faces(), [torch.from_numpy(picture).float() / 255]).masks[0]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A person as a method has learned them.
+
+    Attributes:
+        artist: draws with the trained module. by_step, seconds: see :class:`Trial`.
+        plain: the untouched model's pictures of PLAIN_PROMPTS.
+    """
+
+    artist: "Artist"
+    by_step: dict[int, np.ndarray]
+    seconds: float
+    plain: np.ndarray
+
+
+def learn(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Learned:
+    """Let a method learn one person.
 
     Args:
         method: a name of CONTENDERS.
@@ -99,7 +134,8 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
     """
     from idea_engine.face import embed_faces
     from idea_engine.methods import build as build_module
-    from idea_engine.train import TrainConfig, train
+    from idea_engine.train import train
+    from idea_engine.train_config import TrainConfig
     from idea_engine.types import EnhancedIdentity
 
     contender = CONTENDERS[method]
@@ -110,8 +146,8 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
     enhanced = EnhancedIdentity(
         family=backend.family, face=face.mean(), anchor=starting_point(contender, backend, anchor), seed=seed, masks=face.masks
     )
-    artist = _Artist(backend, len(anchor.names_used))
-    plain = artist.draw_plain(None)
+    artist = Artist(backend, len(anchor.names_used))
+    plain = _plain_pictures()
     by_step: dict[int, np.ndarray] = {}
     drawing = 0.0
 
@@ -135,16 +171,23 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
     config = Config(trigger="<anna>", resolution=128, seed=seed)
     train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
     seconds = time.perf_counter() - begun - drawing
-    drift = np.abs(artist.draw_plain(artist.module).astype(float) - plain).mean()
+    return Learned(artist, by_step, seconds, plain)
+
+
+def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Trial:
+    """Learn one person and draw them; arguments and errors as for :func:`learn`."""
+    learned = learn(method, split, index, photos, seed, steps, stops)
+    artist = learned.artist
+    drift = np.abs(artist.draw_plain(artist.module).astype(float) - learned.plain).mean()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Trial(artist.draw(PROMPTS, seed), by_step, float(drift), seconds, peak)
+    return Trial(artist.draw(PROMPTS, seed), learned.by_step, float(drift), learned.seconds, peak)
 
 
-class _Artist:
+class Artist:
     """Draws with the module as it stands; the same start noise for every method."""
 
     def __init__(self, backend, count: int):
-        self._backend, self._count = backend, count
+        self.backend, self.count = backend, count
         self.module = None
 
     @torch.no_grad()
@@ -154,13 +197,13 @@ class _Artist:
         from idea_engine.tokens import tokenize_template
 
         texts = [captions.prompt("{tokens}", shot) for shot in shots]
-        prompts = [tokenize_template(self._backend, text, self._count) for text in texts]
+        prompts = [tokenize_template(self.backend, text, self.count) for text in texts]
         stages, read = self.module.recipe.stages, {}
 
         def edit_at(timestep: Tensor):
-            stage = int(stage_of(timestep[None], stages, self._backend.timesteps)) if stages else 0
+            stage = int(stage_of(timestep[None], stages, self.backend.timesteps)) if stages else 0
             if stage not in read:
-                read[stage] = self.module.read(self._backend, prompts, range(len(prompts)), timestep.expand(len(prompts)))
+                read[stage] = self.module.read(self.backend, prompts, range(len(prompts)), timestep.expand(len(prompts)))
             return read[stage][1]
 
         edit_at(torch.tensor(noise.STEPS - 1))
@@ -174,7 +217,7 @@ class _Artist:
         condition = torch.cat([self._plain_condition(text) for text in PLAIN_PROMPTS])
         edit = CrossAttentionEdit()
         if module is not None:
-            whole = module.edit(torch.zeros(len(PLAIN_PROMPTS), self._count, dtype=torch.long))
+            whole = module.edit(torch.zeros(len(PLAIN_PROMPTS), self.count, dtype=torch.long))
             if whole.key_offsets is None:  # offsets sit at the person's own tokens, and there are none here
                 edit = whole
         return self._sample(condition, lambda timestep: edit, seed=3)
@@ -182,7 +225,7 @@ class _Artist:
     def _plain_condition(self, text: str) -> Tensor:
         from .tokenizer import tokenize
 
-        encoder = self._backend.encoders["clip_l"]
+        encoder = self.backend.encoders["clip_l"]
         return encoder(tokenize([text])).last_hidden_state.float()
 
     def _sample(self, condition: Tensor, edit_at, seed: int) -> np.ndarray:
@@ -198,7 +241,7 @@ class _Artist:
             # the backend noises what it is given; clean = noisy / √kept with no noise gives back the noisy latents
             for part, text, change in zip(latents.chunk(2), both.chunk(2), (only_weights, edit)):
                 clean = part / kept.sqrt()
-                parts.append(self._backend.predict(clean, torch.zeros_like(clean), steps, TextCondition(text), change).output)
+                parts.append(self.backend.predict(clean, torch.zeros_like(clean), steps, TextCondition(text), change).output)
             return torch.cat(parts)
 
         start = torch.randn(len(condition), 4, 16, 16, generator=torch.Generator().manual_seed(1000 + seed))

@@ -44,8 +44,11 @@ def fill(module: torch.nn.Module) -> None:
         parameter.copy_(value)
 
 
-def identity(clip, model, number: int):
-    """A person as the recipe 'fast' leaves one: tokens, adapter, and keys and values for every block; the trigger is <personNUMBER>."""
+def identity(clip, model, number: int, stages: int = 0):
+    """A person as the recipe 'fast' leaves one: tokens, adapter, and keys and values for every block; the trigger is <personNUMBER>.
+
+    With ``stages`` as the recipe 'sefi' does: tokens for every stage and nothing else.
+    """
     types = pack("idea_engine.types")
     family = pack("nodes.host.family").clip_family(clip)
     blocks = len(pack("nodes.host.family").cross_attention_blocks(model.model.diffusion_model))
@@ -54,6 +57,11 @@ def identity(clip, model, number: int):
     def random(*shape, scale):
         return torch.randn(*shape, generator=generator) * scale
 
+    if stages:
+        tokens = lambda: {key: random(n, width, scale=0.03) for key, width in family.encoders.items()}  # noqa: E731
+        metadata = types.IdentityMetadata(f"<person{number}>", "sefi", family.name)
+        made = types.Identity(family, tokens(), metadata, stages=tuple(types.StageTokens(tokens(), tokens()) for _ in range(stages)))
+        return pack("idea_engine.identity").rounded(made)
     attention = {
         "in_proj_weight": random(3 * d, d, scale=d**-0.5), "in_proj_bias": torch.zeros(3 * d),
         "out_proj.weight": random(d, d, scale=d**-0.5), "out_proj.bias": torch.zeros(d),

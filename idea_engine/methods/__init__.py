@@ -9,7 +9,6 @@ from . import id_ea, sefi_ide
 from .base import IdentityModule, Recipe
 
 RECIPES = {**id_ea.RECIPES, **sefi_ide.RECIPES}
-_READ_THE_FACE = {"enhancer", "adapter", "gate", "key_value"}
 
 
 def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> IdentityModule:
@@ -18,7 +17,7 @@ def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> 
     Raises:
         TrainingError: the recipe reads a face embedding, and there is none.
     """
-    if enhanced.face is None and _READ_THE_FACE & set(recipe.trains):
+    if enhanced.face is None and {"enhancer", "adapter", "gate", "key_value"} & set(recipe.trains):
         raise TrainingError(
             f"The recipe {recipe.name} starts from a face embedding, but none is connected. Connect Face Embed to face of the ID Enhancer node, or "
             f"choose the recipe {sefi_ide.SEFI.name} in the Train node, which needs no face recognizer."

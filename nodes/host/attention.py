@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...idea_engine.applied import AppliedIdentity
 from ...idea_engine.stages import stage_at, stage_bounds
-from .applied import AppliedIdentity
 from .family import cross_attention_blocks
 from .mentions import MENTIONS, match
 

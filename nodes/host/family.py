@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ...idea_engine.applied import check_fits
 from ...idea_engine.errors import FamilyMismatchError, UnsupportedModelError
 from ...idea_engine.identity_file import family_of
 from ...idea_engine.types import Identity, ModelFamily
@@ -80,16 +81,4 @@ def check_model(model, family: ModelFamily) -> nn.Module:
 
 def check_identity(identity: Identity, family: ModelFamily, unet: nn.Module) -> None:
     """Raises: FamilyMismatchError: ``identity`` was made for another family than the connected CLIP's, or for another UNet of it."""
-    if identity.family != family:
-        raise FamilyMismatchError(
-            f"The identity {identity.trigger} was made for {identity.family.describe()}, but the connected model is {family.describe()}. "
-            "Load a checkpoint of the identity's family, or train the person again on this one with the Train node."
-        )
-    shapes = {number: tuple(block.attn2.to_k.weight.shape) for number, (_, block) in enumerate(cross_attention_blocks(unet).values())}
-    offsets, weights = ((getattr(identity, f"key_{kind}"), getattr(identity, f"value_{kind}")) for kind in ("offsets", "weights"))
-    whole = all(part.keys() == shapes.keys() for part in offsets) or not any(offsets)
-    if not whole or any(shapes.get(number) != tuple(change.shape) for part in weights for number, change in part.items()):
-        raise FamilyMismatchError(
-            f"The identity {identity.trigger} holds keys and values for another arrangement of cross-attention blocks than the {len(shapes)} of the "
-            f"connected MODEL, which is a variant of {family.describe()}. Load the checkpoint it was trained on, or train the person again on this one."
-        )
+    check_fits(identity, family, [tuple(block.attn2.to_k.weight.shape) for _, block in cross_attention_blocks(unet).values()])

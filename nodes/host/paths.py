@@ -10,6 +10,8 @@ from ...idea_engine.errors import FaceModelError, IdentityFileError
 from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
 
 FACE_FOLDER, IDENTITY_FOLDER = "insightface", "idea"
+DEMO_FACE_PACK, DEMO_DETECTION_SIZE = "Portrait World (demo)", 320  # its faces fill the picture; its detector was measured at this size
+_PACK = Path(__file__).resolve().parents[2]
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
 CACHE_BYTES = 4 << 30  # of kept trainings: hundreds of people, or a few of the recipe 'paper' on SDXL
 # What Windows cannot store; identities travel.
@@ -38,7 +40,7 @@ def face_packs() -> dict[str, Path]:
 
     What the files are is read when the pack is loaded; this list is asked for whenever the host describes its nodes. insightface's own
     ``models`` folder and the doubled folder of a badly packed archive do not show in the name, so workflows keep working when either
-    comes or goes.
+    comes or goes. The pack that ships with us, for drawn faces, is always there and comes last.
     """
     packs: dict[str, Path] = {}
     for root in face_folders():
@@ -51,12 +53,24 @@ def face_packs() -> dict[str, Path]:
             # Loose files in the root are other packs' models (inswapper_128.onnx) unless there are at least two.
             if parts or len(files) > 1:
                 packs.setdefault("/".join(parts) or root.name, folder)
+    packs[DEMO_FACE_PACK] = _PACK / "portrait_world" / "assets" / "face_pack"
     return packs
 
 
 def face_pack_names() -> list[str]:
-    """For the dropdown: what is there, then the pack that can be downloaded when the user asks for it."""
-    return list(dict.fromkeys((*face_packs(), DOWNLOADABLE)))
+    """For the dropdown: what the user has, the pack that can be downloaded when the user asks for it, the one for drawn faces."""
+    *own, demo = face_packs()
+    return list(dict.fromkeys((*own, DOWNLOADABLE, demo)))
+
+
+def example_photograph():
+    """(1, H, W, 3) float32 IMAGE in 0..1: the photograph that ships with the pack, of a drawn person."""
+    import numpy
+    import torch
+    from PIL import Image
+
+    with Image.open(_PACK / "example_workflows" / "anna.png") as picture:
+        return torch.from_numpy(numpy.asarray(picture.convert("RGB"), dtype=numpy.float32) / 255)[None]
 
 
 def face_pack_folder(name: str) -> Path:

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ...idea_engine.adapter import adapter_residual
+from ...idea_engine.applied import AppliedIdentity, Place, adapt, inactive_sets
 from ...idea_engine.errors import TriggerError
 from ...idea_engine.tokens import trigger_pattern
-from .applied import AppliedIdentity, inactive_sets
 from .mentions import MENTIONS, BoundedPrompt, Mention
 
-CHUNK = 77  # positions of one chunk of a CLIP text encoder
 _APPLIED = "_idea_applied"
 _subclasses: dict[type, type] = {}
 
@@ -112,14 +109,6 @@ def _word(applied: AppliedIdentity) -> str:
     return f"__idea_{applied.identity.trigger.encode().hex()}__"
 
 
-@dataclass(frozen=True)
-class _Place:
-    """One mention: who, and the positions of the n pseudo-tokens in the text condition."""
-
-    applied: AppliedIdentity
-    positions: tuple[int, ...]
-
-
 class _IdentityEncoder:
     """Mixed into a host text encoder: applies the adapters where identities are mentioned, and remembers where that was."""
 
@@ -142,7 +131,7 @@ class _IdentityEncoder:
         return (condition, *encoded[1:])
 
 
-def _finished(condition: Tensor, places: Sequence[_Place], pairs: Mapping[str, Sequence], encode: Callable) -> Tensor:
+def _finished(condition: Tensor, places: Sequence[Place], pairs: Mapping[str, Sequence], encode: Callable) -> Tensor:
     """:func:`adapt`, and remember what the mentions look like afterwards, and in every stage."""
     staged = {}
     for applied in {id(place.applied): place.applied for place in places}.values():
@@ -214,7 +203,7 @@ def _repeated(condition: Tensor, length: int) -> Tensor:
     return condition if condition.shape[1] == length else condition.repeat(1, length // condition.shape[1], 1)
 
 
-def find_places(pairs, applied: Sequence[AppliedIdentity]) -> list[_Place]:
+def find_places(pairs, applied: Sequence[AppliedIdentity]) -> list[Place]:
     """Where each identity's pseudo-tokens stand in the host's token chunks.
 
     Of SDXL's two texts the first that mentions an identity counts. One person under two names has one place at each mention.
@@ -228,7 +217,7 @@ def find_places(pairs, applied: Sequence[AppliedIdentity]) -> list[_Place]:
             chunks = pairs.get(encoder.removeprefix("clip_"), []) if isinstance(pairs, dict) else pairs
             found = _positions([entry[0] for chunk in chunks for entry in chunk], rows)
             if found:
-                places += [_Place(one, tuple(range(start, start + len(rows)))) for start in found]
+                places += [Place(one, tuple(range(start, start + len(rows)))) for start in found]
                 break
     return places
 
@@ -243,26 +232,3 @@ def _positions(tokens: Sequence, rows: Tensor) -> list[int]:
         else:
             position += 1
     return found
-
-
-def adapt(condition: Tensor, places: Sequence[_Place]) -> Tensor:
-    """The text condition (1, L, d) with every mentioned identity's adapter applied to the chunk in which it is mentioned.
-
-    All residuals are computed from the plain condition, so the order in which identities were applied does not matter.
-    """
-    result = condition
-    for applied in {id(place.applied): place.applied for place in places}.values():
-        weights = applied.faded.adapter
-        if weights is None or weights.gate == 0.0:
-            continue
-        own = [p for place in places if place.applied is applied for p in place.positions]
-        change = torch.zeros_like(condition)
-        for start in sorted({position // CHUNK * CHUNK for position in own}):
-            part = slice(start, min(start + CHUNK, condition.shape[1]))
-            change[:, part] = adapter_residual(weights, condition[:, part]).to(condition)
-        if weights.scope == "tokens":
-            keep = torch.zeros(condition.shape[1], 1, dtype=torch.bool, device=condition.device)
-            keep[own] = True
-            change = change * keep
-        result = result + change
-    return result

@@ -157,16 +157,16 @@ def test_a_mask_that_is_not_connected_is_asked_for(backend):
         AttentionLoss(backend, "mask", setting(backend)[0], None)
 
 
-@pytest.mark.parametrize("attention", ("face_word",))
+@pytest.mark.parametrize("attention", ("face_word", "mask"))
 def test_recomputed_activations_give_the_same_gradients(any_backend, enhance, photo, attention):
     """A reference prompt is asked in between; the recomputation must still see the identity's own edit."""
     from idea_engine.photos import prepare_photos
     from idea_engine.train import _Run
 
-    gradients = []
+    gradients, mask = [], torch.rand(1, 8, 8)
     for checkpointing in (False, True):
         config = TrainConfig(recipe="fast", stages=3, attention=attention, steps=1, batch=3, resolution=64)
-        run = _Run(any_backend, enhance(any_backend), config.resolved(), config, prepare_photos([photo], 64), build)
+        run = _Run(any_backend, enhance(any_backend), config.resolved(), config, prepare_photos([photo], 64), build, mask)
         with torch.no_grad():
             run.module.adapter.gamma.fill_(0.5)
             torch.manual_seed(0)
@@ -182,3 +182,67 @@ def test_recomputed_activations_give_the_same_gradients(any_backend, enhance, ph
 
 def test_the_recipes_of_before_have_no_attention_loss():
     assert all(RECIPES[name].attention_weight == 0 and RECIPES[name].stages == 0 for name in ("fast", "paper", "released"))
+
+
+@pytest.mark.parametrize("attention", ("face_word", "mask"))
+def test_gradients_of_the_loss_agree_with_finite_differences(any_backend, enhance, attention):
+    prompts, latents, noise, timesteps = setting(any_backend)
+    module = build(enhance(any_backend), replace(SEFI, stages=2), any_backend.block_widths)
+    loss = AttentionLoss(any_backend, attention, prompts, torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(2)))
+    rows = [0] * 3
+
+    def value():
+        look = loss.look(rows, torch.arange(3), latents, noise, timesteps)
+        condition, edit = module.read(any_backend, prompts, rows, timesteps)
+        any_backend.predict(latents, noise, timesteps, condition, replace(edit, maps=look.maps))
+        return look.losses().mean()
+
+    parameters = [*module.tokens.values(), *module.offsets.values()]
+    with any_backend.training():
+        value().backward()
+        norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+        step = 1e-2
+
+        def moved(size):
+            with torch.no_grad():
+                for p in parameters:
+                    p.add_(p.grad / norm, alpha=size)
+                found = value().item()
+                for p in parameters:
+                    p.add_(p.grad / norm, alpha=-size)
+            return found
+
+        slope = (moved(step) - moved(-step)) / (2 * step)
+    assert norm > 0 and abs(slope - norm.item()) <= 0.02 * norm.item() + 1e-6 / step
+
+
+def test_the_mask_loss_moves_the_attention_into_the_mask(backend, enhance):
+    """Two trainings that differ in nothing else."""
+    photo, mask = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(3)), torch.zeros(64, 64)
+    mask[16:48, 16:48] = 1.0  # the same in the mirror
+    shares = []
+    for weight in (0.0, 3.0):
+        recipe = replace(RECIPES["sefi"], attention_weight=weight, attention_target="mask", steps=25, batch=4)
+
+        class Config(TrainConfig):
+            def resolved(self):
+                return recipe
+
+        kept = []
+        config = Config(resolution=64, templates=(TEXT,))
+        train(backend, enhance(backend), [photo], config, masks=[mask], build=lambda *a: kept.append(build(*a)) or kept[0])
+        prompts, latents, noise, timesteps = setting(backend)
+        small = torch.nn.functional.avg_pool2d(mask[None], 8).expand(3, -1, -1)
+        shares.append(attention_inside(backend, kept[0], prompts * 3, latents, noise, timesteps, small))
+    assert (shares[1] > shares[0]).all() and ((0 <= shares[0]) & (shares[1] <= 1)).all()
+
+
+def test_masks_must_fit_their_photographs(backend, enhance, photo):
+    from idea_engine.errors import BadImageError
+
+    config = TrainConfig(recipe="sefi", attention="mask", steps=1, batch=2, resolution=64)
+    for masks, says in (([], "0 face masks for 1"), ([torch.ones(9, 9)], "9×9")):
+        with pytest.raises(BadImageError, match=says):
+            train(backend, enhance(backend), [photo], config, masks=masks)
+    with pytest.raises(TrainingError, match="masks of Face Embed"):
+        train(backend, enhance(backend), [photo], config)

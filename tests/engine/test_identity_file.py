@@ -12,7 +12,7 @@ from idea_engine.errors import IdentityFileError
 from idea_engine.identity import content_hash, faded, named_tensors, rounded, untrained
 from idea_engine.identity_file import inspect_identity, load_identity, save_identity
 from idea_engine.identity_import import read_identity
-from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, ModelFamily
+from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
 
 SDXL = ModelFamily("sdxl", {"clip_l": 16, "clip_g": 24})
 
@@ -35,6 +35,7 @@ def identity():
             key_weights={3: rand(8, d)},
             value_weights={3: rand(8, d)},
             face=rand(512),
+            stages=tuple(StageTokens(*({"clip_l": rand(2, 16), "clip_g": rand(2, 24)} for _ in range(2))) for _ in range(3)),
             metadata=IdentityMetadata("<anna>", "fast", "sdxl", "abc", "buffalo_l", "non-commercial", {"steps": 40}, "agreed 2026", "data:image/jpeg;base64,"),
         )
     )
@@ -95,6 +96,11 @@ def test_a_lying_header_is_refused_before_memory_is_taken(tmp_path):
         (lambda t: t.update({"adapter.features": torch.zeros(3, 40)}), "adapter.features"),
         (lambda t: t.update({"kv.0.key": torch.zeros(2, 41)}), "kv.0.key"),
         (lambda t: t.update({"clip_l": t["clip_l"] * float("nan")}), "not finite"),
+        (lambda t: t.pop("stages.1.v.clip_g"), "lacks the tensor stages.1.v.clip_g"),
+        (lambda t: [t.pop(f"stages.1.{kind}.{key}") for kind in "kv" for key in ("clip_l", "clip_g")], "stages 0, 2, but expected all"),
+        (lambda t: t.update({"stages.0.k.clip_l": torch.zeros(3, 16)}), "stages.0.k.clip_l"),
+        (lambda t: t.update({"stages.999999.k.clip_l": torch.zeros(2, 16)}), "at most 100"),
+        (lambda t: t.update({"stages.2.v.clip_g": t["stages.2.v.clip_g"] / 0}), "not finite"),
         (lambda t: t.update({"clip_l": torch.zeros(2, 16, dtype=torch.int32)}), "int32"),
         (lambda t: t.update({"clip_l": torch.zeros(2, 16, dtype=torch.float64)}), "float64"),
         (lambda t: t.update({"clip_l": torch.zeros(2, 16, dtype=torch.float8_e4m3fn)}), "float8"),
@@ -172,7 +178,21 @@ def test_fading_interpolates_to_the_anchor_and_scales_the_rest(identity):
     torch.testing.assert_close(half.tokens["clip_l"], (identity.tokens["clip_l"] + identity.anchor["clip_l"]) / 2)
     assert half.adapter.gate == identity.adapter.gate / 2
     torch.testing.assert_close(half.key_offsets[11], identity.key_offsets[11].float() / 2)
+    for stage, original in zip(half.stages, identity.stages):
+        torch.testing.assert_close(stage.value["clip_g"], (original.value["clip_g"] + identity.anchor["clip_g"]) / 2)
     assert faded(identity, 1.0) is identity
+
+
+def test_names_that_are_no_stages_are_passed_over(identity, tmp_path):
+    """A later version may store more beside them."""
+    from safetensors import safe_open
+
+    path = save_identity(identity, tmp_path / "anna")
+    with safe_open(str(path), "pt") as file:
+        metadata = file.metadata()
+    strange = {f"stages.{number}.k.clip_l": torch.zeros(1) for number in ("x", "²", "9" * 5000, "-1")}
+    save_file({**load_file(path), **strange, "stages.0": torch.zeros(1)}, path, metadata)
+    assert len(load_identity(path).stages) == 3
 
 
 def test_the_content_hash_ignores_the_name_and_sees_every_tensor(identity):

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from idea_engine.anchors import with_spread
+from idea_engine.batch import draw_batch
 from idea_engine.errors import BadImageError, TrainingError
 from idea_engine.losses import ZETA, AnchorDistance, face_weights, min_snr_weights, noise_loss
 from idea_engine.methods.id_ea import FAST, PAPER, build
 from idea_engine.photos import prepare_masks, prepare_photos
 from idea_engine.prior import Prior
-from idea_engine.train import TrainConfig, _Run, draw_batch, prompt_templates, train
+from idea_engine.train import _Run, train
+from idea_engine.train_config import TrainConfig, prompt_templates
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ def run_of(backend, enhanced, photo, recipe, masks=None):
 
 
 def batch_of(run, seed=0):
-    return draw_batch(seed, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], run.backend.timesteps)
+    return draw_batch(seed, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], run.backend.timesteps)
 
 
 def test_face_masks_are_cropped_like_their_photographs(photo):
@@ -165,3 +167,23 @@ def test_gradients_agree_with_finite_differences(backend, enhance, photo, change
                     values.append(float(loss()))
                     parameter.add_(direction, alpha=-sign * size)
             assert abs((values[0] - values[1]) / (2 * size) - slope) <= 0.02 * slope + 3e-7 / size
+
+
+def test_each_photograph_is_trained_with_its_own_caption_mirrored_or_not(backend, enhance, photo):
+    config = Config(given=replace(FAST, steps=4, batch=4, prompts_per_step=0), resolution=64, captions=("on a beach", "in a forest"))
+    run = _Run(backend, enhance(backend), config.resolved(), config, prepare_photos([photo, 1 - photo], 64), build)
+    expected = [backend.word_ids("beach")[0], backend.word_ids("forest")[0]]
+    seen, original = [], run.module.condition
+    run.module.condition = lambda backend, prompts, rows: seen.append([prompts[row] for row in rows]) or original(backend, prompts, rows)
+    pictures = torch.tensor([0, 1, 2, 3])  # the two photographs, then their mirror images
+    batch = replace(draw_batch(0, 0, 4, 4, len(config.templates), run.latents.shape[1:], 1000), pictures=pictures)
+    with torch.no_grad():
+        run.picture_losses(batch, slice(0, 4))
+    for picture, prompt in zip(pictures.tolist(), seen[0]):
+        words = prompt.ids["clip_l"].tolist()
+        assert expected[picture % 2] in words and expected[1 - picture % 2] not in words
+
+
+def test_another_number_of_captions_than_photographs_is_refused(backend, enhance, photo):
+    with pytest.raises(TrainingError, match="2 captions for 1 photographs"):
+        train(backend, enhance(backend), [photo], Config(given=replace(FAST, steps=1, batch=1), resolution=64, captions=("a", "b")))

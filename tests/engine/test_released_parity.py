@@ -10,7 +10,9 @@ from released_reference import BETA, Reference
 
 from idea_engine.methods.id_ea import RELEASED, build
 from idea_engine.photos import prepare_photos
-from idea_engine.train import TrainConfig, _Run, draw_batch
+from idea_engine.batch import draw_batch
+from idea_engine.train import _Run
+from idea_engine.train_config import TrainConfig
 
 STEPS, BATCH = 20, 4
 TEMPLATES = ("a photo of a face of {tokens} person", "a close-up photo of {tokens} person", "{tokens}")

@@ -4,7 +4,7 @@ import torch
 
 from idea_engine.errors import TriggerError
 from idea_engine.tokens import check_trigger, prompt_inputs, tokenize_template, trigger_pattern
-from idea_engine.train import prompt_templates
+from idea_engine.train_config import prompt_templates
 
 
 @pytest.mark.parametrize("trigger", ["<anna>", "<anna-2>", "sks_person", "<Jürgen>", "zxqv7"])

@@ -13,7 +13,9 @@ from idea_engine.methods import RECIPES, build
 from idea_engine.methods.base import set_trainable
 from idea_engine.methods.id_ea import FAST, PAPER, RELEASED
 from idea_engine.losses import noise_loss
-from idea_engine.train import TrainConfig, _Run, draw_batch, prompt_templates, train
+from idea_engine.batch import draw_batch
+from idea_engine.train import _Run, train
+from idea_engine.train_config import TrainConfig, prompt_templates
 from idea_engine.photos import prepare_photos
 
 SHORT = dict(steps=4, batch=2, resolution=64)

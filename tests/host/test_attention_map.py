@@ -66,9 +66,9 @@ def test_looking_leaves_no_trace(host, graph):
 def test_a_conditioning_of_many_parts_may_be_looked_through(host, graph):
     """Combined, bound to an area, beside another prompt: the words are found where they are."""
     loader, on = person_on(graph)
-    latent = sample(graph, on[0], on[1], TEXT)
+    latent = sample(graph, on[0], on[1], TEXT, size=(128, 96))
     mine, other = (graph.add("CLIPTextEncode", clip=on[1], text=text)[0] for text in (TEXT, "many words " * 45))
-    area = graph.add("ConditioningSetArea", conditioning=mine, width=32, height=32, x=0, y=0, strength=1.0)
+    area = graph.add("ConditioningSetArea", conditioning=mine, width=64, height=64, x=0, y=0, strength=1.0)
     both = graph.add("ConditioningCombine", conditioning_1=other, conditioning_2=area[0])
     plain, through = viewer(graph, on, latent[0]), viewer(graph, on, latent[0], positive=both[0])
     reports = [host.probe(graph, "attention_maps:shapes", a=node[0], b=node[1], c=node[2])["report"] for node in (plain, through)]

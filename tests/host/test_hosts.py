@@ -5,7 +5,17 @@ import pytest
 from launcher import hosts
 from launcher.errors import PromptRejectedError
 
-NODES = ["IDEA_ApplyIDAdapter", "IDEA_AttentionMap", "IDEA_FaceEmbed", "IDEA_IDEnhancer", "IDEA_LoadFaceModel", "IDEA_LoadIdentity", "IDEA_SaveIdentity", "IDEA_TrainIDEA"]
+NODES = [
+    "IDEA_ApplyIDAdapter",
+    "IDEA_AttentionMap",
+    "IDEA_FaceEmbed",
+    "IDEA_IDEnhancer",
+    "IDEA_LoadDemoModel",
+    "IDEA_LoadFaceModel",
+    "IDEA_LoadIdentity",
+    "IDEA_SaveIdentity",
+    "IDEA_TrainIDEA",
+]
 
 
 def stock_graph(graph, checkpoint, seed=1):

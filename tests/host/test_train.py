@@ -220,3 +220,30 @@ def test_a_kept_training_still_has_its_face_and_a_damaged_one_is_made_again(host
 def test_finding_out_how_this_host_adds_happens_where_it_computes(host, graph):
     """On a small card some weights wait elsewhere; the trial must not follow them."""
     assert host.probe(graph, "training:trial_device") == "cpu"
+
+
+def test_sefi_needs_no_face_and_the_others_say_so(host, graph, photo):
+    loader = tiny(graph)
+    start = graph.add("IDEA_IDEnhancer", clip=loader[1], names="words", names_text="human face", enhancer_seed=0)
+    trained = train(graph, loader, photo[0], start[0], recipe="sefi")
+    info = host.probe(graph, "identities:summary", a=trained[0])
+    assert info["stages"] == 5 and info["face"] is False
+    with pytest.raises(NodeFailedError, match="starts from a face embedding.*ID Enhancer.*recipe sefi"):
+        host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0], recipe="fast")[0])
+
+
+def test_stages_and_attention_are_options_of_the_train_node(host, graph, photo):
+    loader = tiny(graph)
+    start = enhanced(graph, loader[1])
+    mask = graph.add("SolidMask", value=1.0, width=64, height=64)
+    plain = host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0])[0])
+    staged = host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0], stages=2)[0])
+    looking = [
+        host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0], attention=attention, masks=mask[0])[0])
+        for attention in ("face word", "face mask")
+    ]
+    assert plain["stages"] == 0 and staged["stages"] == 2
+    assert len({one["hash"] for one in (plain, staged, *looking)}) == 4
+    other = graph.add("EmptyImage", width=80, height=64, batch_size=1, color=0x4080C0)  # not the photograph Face Embed saw
+    with pytest.raises(NodeFailedError, match="Connect masks of Face Embed"):
+        host.probe(graph, "identities:summary", a=train(graph, loader, other[0], start[0], attention="face mask")[0])

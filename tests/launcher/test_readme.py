@@ -14,6 +14,7 @@ import pytest
 import torch
 from launcher.demo_models import demo_checkpoint, demo_face_pack
 from launcher.environment import Environment
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,13 +60,29 @@ def test_installing_puts_the_pack_where_comfyui_looks(tmp_path, monkeypatch):
 @pytest.mark.quickstart
 def test_the_main_job_makes_a_portrait_and_a_report(tmp_path):
     said = run(arguments(MAIN_JOB), tmp_path)
-    assert "RANDOM WEIGHTS" in said
     output = tmp_path / "quickstart-output"
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     assert (output / "portrait.png").read_bytes().startswith(b"\x89PNG")
-    assert "random weights" in report["base_model"] and report["host"] in said
+    assert "Portrait World" in report["base_model"] and report["host"] in said and f"likeness  {report['likeness']:.2f}" in said
+    assert len(report["prompts"]) == len(report["likeness_by_picture"]) == 8 and set(report["phase_seconds"]) >= {"training", "sampling", "judging and the sheet"}
+    assert report["seed"]["IDEA_TrainIDEA"] == [0] and not report["rehearsal"]
     assert {"IDEA_TrainIDEA", "KSampler"} <= set(report["node_seconds"]) and Path(report["identity"]).is_file()
     assert all(Path(path).is_file() for path in report["pictures"].values())
+
+
+@pytest.mark.quickstart
+def test_a_photograph_of_ones_own_is_learned_and_its_identity_used_again(tmp_path):
+    from portrait_world.people import person
+    from portrait_world.portrait import render
+    from portrait_world.shot import Shot
+
+    Image.fromarray(render(person("test", 7), Shot(scene="beach"), size=256)).save(tmp_path / "me.png")
+    said = run([*arguments(MAIN_JOB), "--photo", "me.png", "--rehearse"], tmp_path)
+    report = json.loads((tmp_path / "quickstart-output" / "report.json").read_text(encoding="utf-8"))
+    assert report["photo"].endswith("me.png") and "not calibrated" in report["likeness_scale"] and report["rehearsal"] and "cosine" in said
+    run([*arguments(MAIN_JOB), "--identity", report["identity"], "--rehearse"], tmp_path)  # needs the model it was learned on
+    again = json.loads((tmp_path / "quickstart-output" / "report.json").read_text(encoding="utf-8"))
+    assert "Portrait World" in again["base_model"] and "IDEA_TrainIDEA" not in again["node_seconds"]
 
 
 @pytest.mark.quickstart

@@ -15,7 +15,7 @@ def photos():
 
 
 def test_everything_shipped_is_at_most_16_megabytes(shipped):
-    assert sum(file.stat().st_size for file in shipped.FOLDER.rglob("*") if file.is_file()) <= 16 * 2**20
+    assert sum(file.stat().st_size for file in shipped.FOLDER.rglob("*") if file.is_file()) <= 16_000_000
 
 
 def test_a_picture_survives_the_autoencoder(shipped, photos):

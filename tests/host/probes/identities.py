@@ -6,6 +6,11 @@ def digest(probe):
     return probe.module("idea_engine.identity").content_hash(probe.a)
 
 
+def summary(probe):
+    """a: Identity → what it consists of."""
+    return {"stages": len(probe.a.stages), "face": probe.a.face is not None, "hash": digest(probe)}
+
+
 def forget_trainings(probe):
     """Delete every kept training, finished or not; → how many."""
     files = [path for path in probe.module("nodes.host.paths").training_cache().iterdir() if path.is_file()]

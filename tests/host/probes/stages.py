@@ -11,7 +11,7 @@ def _plain(probe, identity, tokens):
 def reference(probe):
     """a: MODEL, b: CLIP, c: Identity in stages; arguments: text → a MODEL that reads the stages at the prompt's known positions, and the CLIP
     of the plain tokens. Each stage's rows come from an encoding of their own; the stage comes from the host's timestep of the noise level."""
-    applied_nodes, tokens = probe.module("nodes.host.applied"), probe.module("nodes.host.prompt_tokens")
+    applied_nodes, tokens = probe.module("idea_engine.applied"), probe.module("nodes.host.prompt_tokens")
     identity, text = probe.c, probe.arguments["text"]
 
     def encode(rows):
@@ -104,7 +104,7 @@ def calls(probe):
 
 def sigma_reads(probe):
     """a: MODEL, b: CLIP, c: Identity → how often a step of sampling reads the noise level from the device, over all blocks."""
-    applied = probe.module("nodes.host.applied").AppliedIdentity(probe.c)
+    applied = probe.module("idea_engine.applied").AppliedIdentity(probe.c)
     model = probe.module("nodes.host.attention").with_identity(probe.a, applied)
     context = probe.module("nodes.host.prompt_tokens").with_identity(probe.b, applied)
     context = context.encode_from_tokens(context.tokenize("a photo of <anna> person"))

@@ -39,7 +39,7 @@ def finite_differences(probe):
     backend, run = _setup(probe, recipe)
     with torch.inference_mode(False):
         _shake(run.module)
-        batch = train.draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.batch").draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
 
         def loss():
             return run.picture_losses(batch, slice(0, 2)).mean() + run.module.regularizer()
@@ -71,7 +71,7 @@ def thirty_steps(probe):
     backend, run = _setup(probe, probe.arguments["recipe"])
     with torch.inference_mode(False):
         before = {part: [p.detach().clone() for p in ps] for part, ps in run.module.parts().items()}
-        batch = train.draw_batch(99, 0, 8, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.batch").draw_batch(99, 0, 8, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
 
         def fixed():
             with backend.training(), torch.no_grad():
@@ -90,7 +90,7 @@ def used_as_trained(probe):
     """
     recipe = probe.arguments["recipe"]
     backend, run = _setup(probe, recipe)
-    applied_nodes = probe.module("nodes.host.applied")
+    applied_nodes = probe.module("idea_engine.applied")
     with torch.inference_mode(False):
         _shake(run.module)
         identity = run.module.identity("<anna>", {}, "")

@@ -1,0 +1,118 @@
+"""An identity as it is applied to a model: what the hosts' text and cross-attention sides share."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from .adapter import adapter_residual
+from .errors import FamilyMismatchError
+from .identity import content_hash, faded
+from .types import Identity, ModelFamily
+
+CHUNK = 77  # positions of one chunk of a CLIP text encoder
+
+
+@dataclass(frozen=True)
+class AppliedIdentity:
+    """Attributes: identity: as trained; strength: see :func:`~idea_engine.identity.faded`; start, end: sampling percent 0..1."""
+
+    identity: Identity
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    @cached_property
+    def faded(self) -> Identity:
+        """The identity at this strength."""
+        return faded(self.identity, self.strength)
+
+    @cached_property
+    def key(self) -> str:
+        """Names what the text side encodes: the content of the identity at this strength."""
+        return content_hash(self.faded)
+
+    @property
+    def mention(self) -> str:
+        """Names what a prompt can leave as plain words: the same person may answer to two triggers, each with a range of its own."""
+        return f"{self.key} {self.identity.trigger}"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it acts during a part of the sampling only."""
+        return self.start > 0.0 or self.end < 1.0
+
+    @property
+    def inert(self) -> bool:
+        """Whether it never acts at all."""
+        return self.strength == 0.0 or self.start >= self.end
+
+    def __deepcopy__(self, memo) -> "AppliedIdentity":
+        return self  # the host deep-copies model options with every clone; this is immutable and large
+
+
+def inactive_sets(applied: list[AppliedIdentity]) -> set[frozenset[str]]:
+    """The sets of mentions that are out of their range together at some moment of the sampling, the empty set left out."""
+    marks = sorted({0.0, 1.0, *(edge for a in applied for edge in (a.start, a.end))})
+    middles = [(low + high) / 2 for low, high in zip(marks, marks[1:])]
+    sets = {frozenset(a.mention for a in applied if not a.start <= middle <= a.end) for middle in middles}
+    return sets - {frozenset()}
+
+
+@dataclass(frozen=True)
+class Place:
+    """One mention: who, and the positions of the n pseudo-tokens in the text condition."""
+
+    applied: AppliedIdentity
+    positions: tuple[int, ...]
+
+
+def adapt(condition: Tensor, places: Sequence[Place]) -> Tensor:
+    """The text condition (1, L, d) with every mentioned identity's adapter applied to the chunk in which it is mentioned.
+
+    All residuals are computed from the plain condition, so the order in which identities were applied does not matter.
+    """
+    result = condition
+    for applied in {id(place.applied): place.applied for place in places}.values():
+        weights = applied.faded.adapter
+        if weights is None or weights.gate == 0.0:
+            continue
+        own = [p for place in places if place.applied is applied for p in place.positions]
+        change = torch.zeros_like(condition)
+        for start in sorted({position // CHUNK * CHUNK for position in own}):
+            part = slice(start, min(start + CHUNK, condition.shape[1]))
+            change[:, part] = adapter_residual(weights, condition[:, part]).to(condition)
+        if weights.scope == "tokens":
+            keep = torch.zeros(condition.shape[1], 1, dtype=torch.bool, device=condition.device)
+            keep[own] = True
+            change = change * keep
+        result = result + change
+    return result
+
+
+def check_fits(identity: Identity, family: ModelFamily, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Whether an identity can be applied to a model.
+
+    Args:
+        family: of the model.
+        shapes: (c, d) of the key projection of each of its cross-attention blocks, in run order.
+
+    Raises:
+        FamilyMismatchError: ``identity`` was made for another family, or for another UNet of it.
+    """
+    if identity.family != family:
+        raise FamilyMismatchError(
+            f"The identity {identity.trigger} was made for {identity.family.describe()}, but the connected model is {family.describe()}. "
+            "Load a checkpoint of the identity's family, or train the person again on this one with the Train node."
+        )
+    blocks = dict(enumerate(shapes))
+    offsets, weights = ((getattr(identity, f"key_{kind}"), getattr(identity, f"value_{kind}")) for kind in ("offsets", "weights"))
+    whole = all(part.keys() == blocks.keys() for part in offsets) or not any(offsets)
+    if not whole or any(blocks.get(number) != tuple(change.shape) for part in weights for number, change in part.items()):
+        raise FamilyMismatchError(
+            f"The identity {identity.trigger} holds keys and values for another arrangement of cross-attention blocks than the {len(shapes)} of the "
+            f"connected MODEL, which is a variant of {family.describe()}. Load the checkpoint it was trained on, or train the person again on this one."
+        )

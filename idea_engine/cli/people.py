@@ -1,0 +1,111 @@
+"""A folder of people: who is in it, and who of them is whose work when several processes share it."""
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Sequence
+
+from ..errors import BadImageError, IdentityFileError
+from ..identity_file import load_identity
+from .pictures import SUFFIXES, is_picture, photo_files
+
+_LONGEST = timedelta(days=30)  # a folder of people may take
+
+
+@dataclass(frozen=True)
+class PersonToLearn:
+    """Attributes: name: of the file; trigger: in prompts; photos: files; output: where the identity goes."""
+
+    name: str
+    trigger: str
+    photos: tuple[Path, ...]
+    output: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the identity is there and whole."""
+        try:
+            return self.output.is_file() and bool(load_identity(self.output))
+        except IdentityFileError:
+            return False
+
+
+def people_in(folder: Path | str, output: Path) -> list[PersonToLearn]:
+    """One person per subfolder with pictures, and one per picture directly in ``folder``; by name.
+
+    Raises:
+        BadImageError: there is no such folder, nobody in it, or two of the same name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadImageError(f"There is no folder {folder}. Give a folder with one subfolder of photographs, or one photograph, for each person.")
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and any(is_picture(file) for file in entry.iterdir()):
+            found.append((entry.name, tuple(photo_files([entry]))))
+        elif is_picture(entry):
+            found.append((entry.stem, (entry,)))
+    if not found:
+        raise BadImageError(f"There is nobody in {folder}. Expected one subfolder of photographs, or one photograph ({', '.join(SUFFIXES)}), for each person.")
+    people = [PersonToLearn(name, trigger_of(name), photos, output / f"{name}.safetensors") for name, photos in found]
+    for attribute in ("output", "trigger"):
+        seen: dict[object, str] = {}
+        for person, (_, photos) in zip(people, found):
+            value = getattr(person, attribute)
+            if value in seen:
+                raise BadImageError(f"Two people in {folder} would both be called {person.trigger}: {seen[value]} and {photos[0]}. Rename one of them.")
+            seen[value] = str(photos[0])
+    return people
+
+
+def trigger_of(name: str) -> str:
+    """'Anna Smith' → ``<anna-smith>``."""
+    words = re.findall(r"[^\W_]+", name.lower())
+    return f"<{'-'.join(words) or 'person'}>"
+
+
+class Team:
+    """The processes that share the work: those that 🤗 Accelerate's launcher started, or this one alone."""
+
+    def __init__(self, device: str = "auto"):
+        """Args: device: of ``--device``; ``cpu`` keeps the processes off the graphics cards."""
+        self._state = None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            import torch
+            from accelerate import PartialState
+
+            # Who is ready first waits until the slowest has learned the last person.
+            self._state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=_LONGEST)
+
+    @property
+    def number(self) -> int:
+        """This process, from 0."""
+        return 0 if self._state is None else self._state.process_index
+
+    @property
+    def size(self) -> int:
+        return 1 if self._state is None else self._state.num_processes
+
+    @property
+    def device(self):
+        """The device that the launcher gave this process; None when it runs alone."""
+        return None if self._state is None else self._state.device
+
+    def share(self, work: Sequence) -> list:
+        """This process's part. Everybody must be given the same ``work``, for nobody starts before all have looked."""
+        self.wait()
+        return list(work)[self.number :: self.size]
+
+    def wait(self) -> None:
+        """Until all processes are here: one that ends early would take the others with it."""
+        if self._state is not None:
+            self._state.wait_for_everyone()
+
+    def leave(self) -> None:
+        """The end of the common work."""
+        if self._state is not None:
+            self.wait()
+            self._state.destroy_process_group()

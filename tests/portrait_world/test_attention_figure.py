@@ -1,0 +1,32 @@
+"""The figure of where words look: words and tokens agree."""
+import numpy as np
+from portrait_world import captions
+from portrait_world.attention_figure import word_places
+from portrait_world.people import person
+from portrait_world.portrait import face_box
+from portrait_world.shot import photograph
+from portrait_world.trial import PROMPTS, _world, face_mask_of, reference_photographs
+
+
+def test_every_word_is_found_where_its_tokens_are():
+    from idea_engine.tokens import tokenize_template
+
+    backend, _ = _world()
+    for shot in PROMPTS:
+        text = captions.prompt("{tokens}", shot)
+        prompt = tokenize_template(backend, text, 2)
+        ids = prompt.ids["clip_l"].tolist()
+        for word, places in word_places(backend, text, prompt.positions, "<anna>"):
+            if word == "<anna>":
+                assert places == prompt.positions
+            else:
+                assert [ids[place] for place in places] == backend.word_ids(word), word
+
+
+def test_the_face_mask_lies_on_the_face():
+    shot = photograph(np.random.default_rng([11, 4])).with_(accessory="none")
+    mask = face_mask_of(reference_photographs("test", 4, 1)[0])
+    left, top, right, bottom = (face_box(person("test", 4), shot) * 128).round().clip(0, 128).astype(int)
+    within = np.zeros((128, 128), bool)
+    within[top:bottom, left:right] = True
+    assert mask.shape == (128, 128) and mask[within].mean() > 5 * mask[~within].mean()
