@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -115,6 +116,30 @@ def measure(options) -> dict:
     return {"memory_mb": memory.over_start, "weights_mb": weights / MEGABYTE}
 
 
+class _Parts:
+    """Where a step's time goes: seconds of single calls."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.seconds: dict[str, list[float]] = {}
+
+    def watch(self, owner: object, method: str, label: str) -> None:
+        original = getattr(owner, method)
+        self.seconds[label] = []
+
+        def timed(*args, **kwargs):
+            begun = self.clock()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.seconds[label].append(self.clock() - begun)
+
+        setattr(owner, method, timed)
+
+    def medians(self, last: int) -> dict[str, float]:
+        return {label: statistics.median(values[-last:]) for label, values in self.seconds.items() if values}
+
+
 def _times(bench: Bench) -> dict:
     """Seconds of every counted step. The released training marks weights of the shared UNet, so it prepares first and they are reset for our turns."""
     started = time.perf_counter()
@@ -122,6 +147,11 @@ def _times(bench: Bench) -> dict:
     reference = bench.released(keeps_graph=False)  # as for the time there is no difference, and two graphs need not fit
     marked = [p for p in bench.backend.unet.parameters() if p.requires_grad]
     seconds: dict[str, list[float]] = {"ours": [], "released": []}
+    parts = {"ours": _Parts(bench.clock), "released": _Parts(bench.clock)}
+    watch = parts["ours"].watch
+    watch(bench.backend, "encode_text", "text"), watch(bench.backend, "predict", "unet"), watch(run.optimizer, "step", "optimizer")
+    watch = parts["released"].watch
+    watch(reference, "latents", "autoencoder"), watch(reference, "encode", "text"), watch(reference, "predict", "unet"), watch(reference.optimizer, "step", "optimizer")
 
     def ours() -> None:
         for parameter in marked:
@@ -142,7 +172,8 @@ def _times(bench: Bench) -> dict:
         turns = [ours, lambda: released(number)]
         for turn in turns if number % 2 else reversed(turns):  # nobody is always first
             turn()
-    return {"seconds": {name: values[1:] for name, values in seconds.items()}, "wall_seconds": time.perf_counter() - started}
+    counted = {name: values[1:] for name, values in seconds.items()}
+    return {"seconds": counted, "parts": {name: part.medians(bench.options.rounds) for name, part in parts.items()}, "wall_seconds": time.perf_counter() - started}
 
 
 if __name__ == "__main__":

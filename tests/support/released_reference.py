@@ -81,12 +81,14 @@ class Reference:
         """(B, H, W, 3) in 0..1 → latents; the script does so at every step."""
         return self.vae.encode((images.permute(0, 3, 1, 2) * 2 - 1).to(self.vae.dtype)).latent_dist.sample().float() * self.vae.config.scaling_factor
 
+    def predict(self, noisy, timesteps, context):
+        return self.unet(noisy.to(self.unet.dtype), timesteps, context.to(self.unet.dtype)).sample.float()
+
     def step(self, latents, noise, timesteps, prompts):
         context = self.adapt(self.encode(prompts))
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = noise if self.scheduler.config.prediction_type == "epsilon" else self.scheduler.get_velocity(latents, noise, timesteps)
-        kind = self.unet.dtype
-        loss = mse_loss(self.unet(noisy.to(kind), timesteps, context.to(kind)).sample.float(), target)
+        loss = mse_loss(self.predict(noisy, timesteps, context), target)
         deviation = self.table[self.rows] - self.anchor
         distance = torch.stack([(d @ self.precision @ d).clamp_min(1e-8).sqrt() for d in deviation]).mean()
         loss = loss + self.anchor_weight * distance
