@@ -70,6 +70,11 @@ class Bench:
     def batch(self, step: int) -> train.Batch:
         return train.draw_batch(0, step, self.options.batch, 2, len(TEMPLATES), self.latent, self.backend.timesteps)
 
+    @property
+    def comparable(self) -> bool:
+        """Whether the released script can train this model: it knows one text encoder."""
+        return len(self.backend.encoders) == 1
+
     def ours(self) -> train._Run:
         config = train.TrainConfig(
             recipe=self.options.recipe, steps=10_000, batch=self.options.batch, resolution=self.options.pixels, templates=TEMPLATES
@@ -144,14 +149,16 @@ def _times(bench: Bench) -> dict:
     """Seconds of every counted step. The released training marks weights of the shared UNet, so it prepares first and they are reset for our turns."""
     started = time.perf_counter()
     run = bench.ours()
-    reference = bench.released(keeps_graph=False)  # as for the time there is no difference, and two graphs need not fit
-    marked = [p for p in bench.backend.unet.parameters() if p.requires_grad]
+    reference = bench.released(keeps_graph=False) if bench.comparable else None  # for the time there is no difference, and two graphs need not fit
+    marked = [p for p in bench.backend.unet.parameters() if p.requires_grad] if bench.comparable else []
     seconds: dict[str, list[float]] = {"ours": [], "released": []}
     parts = {"ours": _Parts(bench.clock), "released": _Parts(bench.clock)}
-    watch = parts["ours"].watch
-    watch(bench.backend, "encode_text", "text"), watch(bench.backend, "predict", "unet"), watch(run.optimizer, "step", "optimizer")
-    watch = parts["released"].watch
-    watch(reference, "latents", "autoencoder"), watch(reference, "encode", "text"), watch(reference, "predict", "unet"), watch(reference.optimizer, "step", "optimizer")
+    for owner, method, label in ((bench.backend, "encode_text", "text"), (bench.backend, "predict", "unet"), (run.optimizer, "step", "optimizer")):
+        parts["ours"].watch(owner, method, label)
+    if reference is not None:
+        for method, label in (("latents", "autoencoder"), ("encode", "text"), ("predict", "unet")):
+            parts["released"].watch(reference, method, label)
+        parts["released"].watch(reference.optimizer, "step", "optimizer")
 
     def ours() -> None:
         for parameter in marked:
@@ -169,10 +176,10 @@ def _times(bench: Bench) -> dict:
         seconds["released"].append(bench.clock() - begun)
 
     for number in range(bench.options.rounds + 1):
-        turns = [ours, lambda: released(number)]
+        turns = [ours, lambda: released(number)] if bench.comparable else [ours]
         for turn in turns if number % 2 else reversed(turns):  # nobody is always first
             turn()
-    counted = {name: values[1:] for name, values in seconds.items()}
+    counted = {name: values[1:] for name, values in seconds.items() if values}
     return {"seconds": counted, "parts": {name: part.medians(bench.options.rounds) for name, part in parts.items()}, "wall_seconds": time.perf_counter() - started}
 
 

@@ -42,7 +42,7 @@ SHAPES = {
     "sd21": Shape("sd2", (VIT_H,), (5, 10, 20, 20), 512, linear=True),
     "sdxl": Shape("sdxl", (CLIP_L, VIT_G), (5, 10, 20), 1024, widths=(320, 640, 1280), depth=(1, 2, 10), plain=frozenset({0}), linear=True),
 }
-SHAPES.update({f"{name}-half": shape.half() for name, shape in tuple(SHAPES.items())[:2]})
+SHAPES.update({f"{name}-half": shape.half() for name, shape in tuple(SHAPES.items())})
 
 
 def pipeline(shape: Shape, device: torch.device, dtype: torch.dtype):

@@ -18,7 +18,7 @@ def measure(clip, vae, recipe: str, pixels: int, batch: int, steps: int) -> dict
     train = pack("idea_engine.train")
     model = reduced_unet()
     backend = pack("nodes.host.backend").ComfyBackend(model, clip, vae)
-    (enhanced,) = pack("nodes.enhance").IDEnhancer().enhance(face(), clip, "words", "human face")
+    (enhanced,) = pack("nodes.enhance").IDEnhancer().enhance(clip, "words", face(), "human face")
     photo = torch.rand(pixels, pixels, 3, generator=torch.Generator().manual_seed(0))
     config = train.TrainConfig(recipe=recipe, steps=_WARM_UP + steps, batch=batch, resolution=pixels)
     backend.load()

@@ -18,7 +18,7 @@ def measure(model, clip, vae, pixels: int, batch: int, training_steps: int, samp
     train = pack("idea_engine.train")
     torch.set_num_threads(threads)
     backend = pack("nodes.host.backend").ComfyBackend(model, clip, vae)
-    (enhanced,) = pack("nodes.enhance").IDEnhancer().enhance(face(), clip, "words", "human face")
+    (enhanced,) = pack("nodes.enhance").IDEnhancer().enhance(clip, "words", face(), "human face")
     backend.load()
     weights = _read_all([model.model, clip.cond_stage_model, vae.first_stage_model])
     photo = torch.rand(pixels, pixels, 3, generator=torch.Generator().manual_seed(0))
