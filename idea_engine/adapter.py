@@ -1,6 +1,8 @@
 """The ID-adapter on the text condition, and the identity's own keys and values (METHODS §1.4)."""
 from __future__ import annotations
 
+from typing import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -48,18 +50,18 @@ def attend_with(attention: nn.MultiheadAttention, context: Tensor, features: Ten
 
 def adapter_residual(weights: AdapterWeights, context: Tensor, strength: float = 1.0) -> Tensor:
     """What a trained adapter adds to a text condition (B, L, d), computed in float32 and scaled by ``strength``."""
-    attention = _attention(weights).to(context.device)
     with torch.no_grad():
-        return strength * weights.gate * attend_with(attention, context.float(), weights.features.float())
+        parts = [
+            attend_with(_attention(state, features.shape[-1]).to(context.device), context.float(), features.float()) for features, state in weights.parts()
+        ]
+        return strength * weights.gate * (parts[0] if len(parts) == 1 else torch.stack(parts).sum(0))
 
 
-def _attention(weights: AdapterWeights) -> nn.MultiheadAttention:
-    width = weights.features.shape[-1]
+def _attention(state: Mapping[str, Tensor], width: int) -> nn.MultiheadAttention:
     with torch.inference_mode(False):
         attention = nn.MultiheadAttention(width, HEADS, batch_first=True, device="meta")
         # Copies: a float32 tensor from a host may be an inference tensor, which cannot become a parameter.
-        state = {name: tensor.float().clone() for name, tensor in weights.attention.items()}
-        attention.load_state_dict(state, assign=True)
+        attention.load_state_dict({name: tensor.float().clone() for name, tensor in state.items()}, assign=True)
         return attention.train(False).requires_grad_(False)
 
 

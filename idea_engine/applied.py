@@ -18,12 +18,14 @@ CHUNK = 77  # positions of one chunk of a CLIP text encoder
 
 @dataclass(frozen=True)
 class AppliedIdentity:
-    """Attributes: identity: as trained; strength: see :func:`~idea_engine.identity.faded`; start, end: sampling percent 0..1."""
+    """Attributes: identity: as trained; strength: see :func:`~idea_engine.identity.faded`; start, end: sampling percent 0..1; mask: (M, H, W) in
+    0..1, where in the picture it acts, or None for everywhere."""
 
     identity: Identity
     strength: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    mask: Tensor | None = None
 
     @cached_property
     def faded(self) -> Identity:
@@ -46,6 +48,11 @@ class AppliedIdentity:
         return self.start > 0.0 or self.end < 1.0
 
     @property
+    def partial(self) -> bool:
+        """Whether a prompt is also needed with its mention as plain words: for a part of the sampling, or of the picture."""
+        return self.bounded or self.mask is not None
+
+    @property
     def inert(self) -> bool:
         """Whether it never acts at all."""
         return self.strength == 0.0 or self.start >= self.end
@@ -55,10 +62,12 @@ class AppliedIdentity:
 
 
 def inactive_sets(applied: list[AppliedIdentity]) -> set[frozenset[str]]:
-    """The sets of mentions that are out of their range together at some moment of the sampling, the empty set left out."""
+    """The sets of mentions that are inactive together at some moment of the sampling or place in the picture, the empty set left out."""
     marks = sorted({0.0, 1.0, *(edge for a in applied for edge in (a.start, a.end))})
     middles = [(low + high) / 2 for low, high in zip(marks, marks[1:])]
     sets = {frozenset(a.mention for a in applied if not a.start <= middle <= a.end) for middle in middles}
+    for masked in (a for a in applied if a.mask is not None):
+        sets |= {absent | {masked.mention} for absent in sets}
     return sets - {frozenset()}
 
 
@@ -106,7 +115,8 @@ def check_fits(identity: Identity, family: ModelFamily, shapes: Sequence[tuple[i
     if identity.family != family:
         raise FamilyMismatchError(
             f"The identity {identity.trigger} was made for {identity.family.describe()}, but the connected model is {family.describe()}. "
-            "Load a checkpoint of the identity's family, or train the person again on this one with the Train node."
+            "Load a checkpoint of the identity's family, bring the person over with Refit Identity (25 steps), or train the person again on this one with the "
+            "Train node."
         )
     blocks = dict(enumerate(shapes))
     offsets, weights = ((getattr(identity, f"key_{kind}"), getattr(identity, f"value_{kind}")) for kind in ("offsets", "weights"))
@@ -114,5 +124,6 @@ def check_fits(identity: Identity, family: ModelFamily, shapes: Sequence[tuple[i
     if not whole or any(blocks.get(number) != tuple(change.shape) for part in weights for number, change in part.items()):
         raise FamilyMismatchError(
             f"The identity {identity.trigger} holds keys and values for another arrangement of cross-attention blocks than the {len(shapes)} of the "
-            f"connected MODEL, which is a variant of {family.describe()}. Load the checkpoint it was trained on, or train the person again on this one."
+            f"connected MODEL, which is a variant of {family.describe()}. Load the checkpoint it was trained on, or bring the person to this one "
+            "with Refit Identity (25 steps)."
         )

@@ -51,3 +51,15 @@ class PromptMismatchError(IdeaError):
 
 class EvaluationError(IdeaError):
     """There is nothing to score, or what is to be compared was measured by different recognizers."""
+
+
+class FaceCLIPFileError(IdeaError):
+    """A file is not a FaceCLIP encoder: truncated, foreign, or with keys missing or left over."""
+
+
+class FaceCLIPInputError(IdeaError):
+    """An option of FaceCLIP Encode does not agree with what is connected."""
+
+
+class MergeError(IdeaError):
+    """Identities cannot be merged: of different families, recipes or shapes, or with weights that cancel."""

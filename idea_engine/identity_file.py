@@ -19,6 +19,7 @@ from .types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, Stag
 FORMAT_VERSION = 1
 MAX_BYTES = 4 << 30  # the recipe 'paper' on SDXL changes 340 M weights (680 MB); everything else is far smaller
 MAX_HEADER_BYTES = 16 << 20
+MAX_STACKED = 16  # adapters of a merged identity: each costs one small self-attention per prompt
 MAX_STAGES = 100  # of the noise schedule; every prompt is encoded twice for each
 MAX_TOKENS = 75  # one chunk of a text encoder without its begin and end marks
 _FAMILIES = {frozenset({"clip_l"}): "sd1", frozenset({"clip_h"}): "sd2", frozenset({"clip_l", "clip_g"}): "sdxl"}
@@ -162,14 +163,18 @@ def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], na
             attention = {
                 "in_proj_weight": (3 * d, d), "in_proj_bias": (3 * d,), "out_proj.weight": (d, d), "out_proj.bias": (d,),
             }
+            # A merged identity stacks adapters: one more dimension in front of each.
+            stacked = tensors["adapter.features"].shape[:1] if "adapter.features" in tensors and tensors["adapter.features"].ndim == 3 else ()
             adapter = AdapterWeights(
-                features=reader.take("adapter.features", (n, d)),
-                attention={key: reader.take(f"adapter.attention.{key}", shape) for key, shape in attention.items()},
+                features=reader.take("adapter.features", (*stacked, n, d)),
+                attention={key: reader.take(f"adapter.attention.{key}", (*stacked, *shape)) for key, shape in attention.items()},
                 gate=float(described["gate"]),
                 scope=str(described["scope"]),
             )
             if adapter.scope not in ("prompt", "tokens"):
                 raise ValueError(f"unknown adapter scope {adapter.scope!r}")
+            if stacked and not 1 <= stacked[0] <= MAX_STACKED:
+                raise ValueError(f"{stacked[0]} stacked adapters, expected 1 to {MAX_STACKED}")
             if not math.isfinite(adapter.gate):
                 raise ValueError(f"the adapter's gate is {adapter.gate}")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, TriggerError) as error:

@@ -154,8 +154,9 @@ class AdapterWeights:
     """The ID-adapter as it is used: METHODS §1.4 with the person's own features already projected.
 
     Attributes:
-        features: (n, d): ``f = Linear(2d→d)(F)``, the enhanced identity as extra positions of the text condition.
-        attention: state dict of the self-attention (``in_proj_weight`` (3d, d), …).
+        features: (n, d): ``f = Linear(2d→d)(F)``, the enhanced identity as extra positions of the text condition. A merged identity stacks k
+            adapters whose residuals are summed: (k, n, d).
+        attention: state dict of the self-attention (``in_proj_weight`` (3d, d), …), each with k in front where stacked.
         gate: scalar β·tanh(γ).
         scope: ``prompt``: every position of the text condition changes (the paper); ``tokens``: only the identity's own.
     """
@@ -164,6 +165,12 @@ class AdapterWeights:
     attention: Mapping[str, Tensor]
     gate: float
     scope: str
+
+    def parts(self) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """The features (n, d) and the attention of each stacked adapter."""
+        if self.features.ndim == 2:
+            return [(self.features, dict(self.attention))]
+        return [(rows, {name: tensor[i] for name, tensor in self.attention.items()}) for i, rows in enumerate(self.features)]
 
 
 @dataclass(frozen=True)

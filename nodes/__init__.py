@@ -1,11 +1,16 @@
 """The nodes, by the ids that workflows store. An id, once published, never changes."""
-from .apply import ApplyIDAdapter
+from .apply import ApplyIDAdapter, ApplyIDAdapterAdvanced
 from .attention import AttentionMap
 from .demo import LoadDemoModel
+from .doctor import ReferenceDoctor
 from .enhance import IDEnhancer
+from .evaluate import IdentityScore
 from .face import FaceEmbed, LoadFaceModel
+from .faceclip import FaceCLIPEncode, FaceCLIPLoader
 from .host.paths import register_folders
 from .identity import LoadIdentity, SaveIdentity
+from .merge import MergeIdentities
+from .refit import RefitIdentity
 from .train import TrainIDEA
 
 NODE_CLASS_MAPPINGS = {
@@ -17,7 +22,14 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_SaveIdentity": SaveIdentity,
     "IDEA_LoadIdentity": LoadIdentity,
     "IDEA_AttentionMap": AttentionMap,
+    "IDEA_FaceCLIPLoader": FaceCLIPLoader,
+    "IDEA_FaceCLIPEncode": FaceCLIPEncode,
     "IDEA_LoadDemoModel": LoadDemoModel,
+    "IDEA_ReferenceDoctor": ReferenceDoctor,
+    "IDEA_MergeIdentities": MergeIdentities,
+    "IDEA_ApplyIDAdapterAdvanced": ApplyIDAdapterAdvanced,
+    "IDEA_IdentityScore": IdentityScore,
+    "IDEA_RefitIdentity": RefitIdentity,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_LoadFaceModel": "Load Face Model",
@@ -29,6 +41,13 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_LoadIdentity": "Load Identity",
     "IDEA_AttentionMap": "Attention Map",
     "IDEA_LoadDemoModel": "Load Demo Model (Portrait World)",
+    "IDEA_FaceCLIPLoader": "Load FaceCLIP",
+    "IDEA_FaceCLIPEncode": "FaceCLIP Encode",
+    "IDEA_ReferenceDoctor": "Reference Doctor",
+    "IDEA_MergeIdentities": "Merge Identities",
+    "IDEA_ApplyIDAdapterAdvanced": "Apply ID Adapter (Advanced)",
+    "IDEA_IdentityScore": "Identity Score",
+    "IDEA_RefitIdentity": "Refit Identity",
 }
 
 register_folders()

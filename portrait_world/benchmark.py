@@ -126,8 +126,9 @@ def run(methods: list[str], people: int, photos: int, seeds: int, split: str, pe
         scores = []
         for row, index in enumerate(chosen):
             for seed in range(seeds):
-                trial = run_trial(method, split, int(index), photos, seed, steps, stops)
-                scores.append(score(trial, split, int(index), photos))
+                given = CONTENDERS[method].photos or photos
+                trial = run_trial(method, split, int(index), given, seed, steps, stops)
+                scores.append(score(trial, split, int(index), given))
                 show(method)
                 if seed == 0:
                     sheet[row].append(trial.pictures[row % len(PROMPTS)])

@@ -45,9 +45,12 @@ def article(word: str) -> str:
 
 def prompt(subject: str, shot: Shot) -> str:
     """The full caption: everything about the shot is said, in the plainest words."""
-    words = [STYLE_WORDS[shot.style][0], subject]
-    if shot.expression != "neutral":
-        words.append(EXPRESSION_WORDS[shot.expression])
+    return f"{STYLE_WORDS[shot.style][0]} {subject} {circumstances(shot)}"
+
+
+def circumstances(shot: Shot) -> str:
+    """'smiling wearing a red shirt on a beach': what a full caption says after the person."""
+    words = [] if shot.expression == "neutral" else [EXPRESSION_WORDS[shot.expression]]
     words += _wearing(shot, garment=True, accessory=True)
     words.append(SCENE_WORDS[shot.scene])
     return " ".join(words)

@@ -13,14 +13,24 @@ class Contender:
 
     Attributes:
         recipe: name of the engine's recipe it starts from.
-        start: where the pseudo-tokens begin: ``anchor`` (cross initialisation: the names' average after the text encoder)
-            or ``word`` (the input embedding of a word, as plain textual inversion does).
+        start: where the pseudo-tokens begin: ``anchor`` (cross initialisation: the names' average after the text encoder),
+            ``word`` (the input embedding of a word, as plain textual inversion does); or nothing is learned: ``photograph`` (FaceCLIP
+            reads it with every prompt), ``name`` (somebody the model knows by name: what the model itself makes of the prompts).
         changes: fields of the recipe that differ.
+        captioned: whether the user also said what each photograph shows beside the person.
+        photos: how many photographs, where the row asks for another number than the benchmark; 0 for the benchmark's.
     """
 
     recipe: str
     start: str = "anchor"
     changes: dict = field(default_factory=dict)
+    captioned: bool = False
+    photos: int = 0
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained for a person."""
+        return self.start in ("anchor", "word")
 
 
 # The baselines' learning rates are placeholders: the sweep on validation people waits for a trained denoiser.
@@ -42,6 +52,8 @@ CONTENDERS: dict[str, Contender] = {
     "id-ea-fast-sefi": Contender("fast", "anchor", dict(
         name="id-ea-fast-sefi", trains=("tokens", "adapter", "gate", "key_value", "stages"), stages=5, attention_weight=0.03,
     )),
+    "faceclip": Contender("", "photograph"),
+    "base": Contender("", "name"),
     "untrained": Contender("fast", "anchor", dict(name="untrained", steps=1, lr=0.0)),
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import assets, captions, noise
+from . import assets, captions, faceclip_trial, noise
 from .autoencoder import SD_SCALE, to_pictures
 from .contenders import CONTENDERS, recipe_of, starting_point
 from .people import names, person
@@ -51,10 +51,15 @@ class Trial:
     peak_megabytes: float = 0.0
 
 
-def reference_photographs(split: str, index: int, count: int) -> np.ndarray:
-    """(count, 128, 128, 3) uint8: what the user gives. Bare faces, as anybody would choose."""
+def reference_shots(index: int, count: int) -> list[Shot]:
+    """How the user's photographs of person ``index`` were taken: with a bare face, as anybody would choose."""
     rng = np.random.default_rng([11, index])
-    return np.stack([render(person(split, index), photograph(rng).with_(accessory="none")) for _ in range(count)])
+    return [photograph(rng).with_(accessory="none") for _ in range(count)]
+
+
+def reference_photographs(split: str, index: int, count: int) -> np.ndarray:
+    """(count, 128, 128, 3) uint8: what the user gives."""
+    return np.stack([render(person(split, index), shot) for shot in reference_shots(index, count)])
 
 
 def other_photographs(split: str, index: int, count: int = 6) -> np.ndarray:
@@ -75,6 +80,13 @@ def _world():
     pipe.unet.to(torch.bfloat16)  # as hosts run it where they can; what is learned stays float32
     backend = DiffusersBackend(pipe)
     return backend, with_spread(compute_anchor(backend, names()), backend, names())
+
+
+def _draw_known(index: int, seed: int) -> np.ndarray:
+    """(prompts, 128, 128, 3) uint8 of a person whom the model knows by name."""
+    backend, anchor = _world()
+    artist, name = Artist(backend, len(anchor.names_used)), names()[index % len(names())]
+    return artist.draw_texts([captions.prompt(name, shot) for shot in PROMPTS], seed)
 
 
 @lru_cache(maxsize=1)
@@ -139,10 +151,10 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
     from idea_engine.types import EnhancedIdentity
 
     contender = CONTENDERS[method]
-    recipe = recipe_of(contender, steps)
-    backend, anchor = _world()
     references = [torch.from_numpy(picture).float() / 255 for picture in reference_photographs(split, index, photos)]
     face = embed_faces(_faces(), references)
+    recipe = recipe_of(contender, steps)
+    backend, anchor = _world()
     enhanced = EnhancedIdentity(
         family=backend.family, face=face.mean(), anchor=starting_point(contender, backend, anchor), seed=seed, masks=face.masks
     )
@@ -168,7 +180,8 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
             return recipe
 
     begun = time.perf_counter()
-    config = Config(trigger="<anna>", resolution=128, seed=seed)
+    said = tuple(captions.circumstances(shot) for shot in reference_shots(index, photos)) if contender.captioned else ()
+    config = Config(trigger="<anna>", resolution=128, seed=seed, captions=said)
     train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
     seconds = time.perf_counter() - begun - drawing
     return Learned(artist, by_step, seconds, plain)
@@ -176,6 +189,14 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
 
 def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Trial:
     """Learn one person and draw them; arguments and errors as for :func:`learn`."""
+    from idea_engine.face import embed_faces
+
+    contender = CONTENDERS[method]
+    if contender.start == "name":
+        return Trial(_draw_known(index, seed))
+    if contender.start == "photograph":
+        references = [torch.from_numpy(picture).float() / 255 for picture in reference_photographs(split, index, photos)]
+        return faceclip_trial.run(embed_faces(_faces(), references), PROMPTS, seed)
     learned = learn(method, split, index, photos, seed, steps, stops)
     artist = learned.artist
     drift = np.abs(artist.draw_plain(artist.module).astype(float) - learned.plain).mean()
@@ -208,6 +229,14 @@ class Artist:
 
         edit_at(torch.tensor(noise.STEPS - 1))
         return self._sample(next(iter(read.values()))[0].context, edit_at, seed)
+
+    @torch.no_grad()
+    def draw_texts(self, texts: list[str], seed: int) -> np.ndarray:
+        """(len(texts), 128, 128, 3) uint8 of prompts as they are, by the untouched model."""
+        from idea_engine.backends.base import CrossAttentionEdit
+
+        condition = torch.cat([self._plain_condition(text) for text in texts])
+        return self._sample(condition, lambda timestep: CrossAttentionEdit(), seed)
 
     @torch.no_grad()
     def draw_plain(self, module) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..applied import CHUNK, AppliedIdentity, Place, adapt, check_fits, inactive_sets
 from ..errors import TriggerError
+from ..stages import stage_of
 from ..tokens import check_trigger, trigger_pattern
 from ..types import Identity
 from .base import TextCondition
@@ -68,16 +69,19 @@ class _Encoded:
 
     Attributes:
         places: the mentions in it.
-        without: mentions that are out of their range → the prompt with those as plain words (77, d), and the mentions that are left.
+        staged: what keys and values read instead at the mentions of identities in stages: (positions, (S, 2, n, d)) each.
+        without: mentions that are out of their range → the prompt with those as plain words (77, d), and the mentions that are left, and
+            those of them that have stages.
     """
 
     places: tuple[Place, ...]
-    without: Mapping[frozenset[str], tuple[Tensor, tuple[Place, ...]]]
+    staged: tuple[tuple[tuple[int, ...], Tensor], ...]
+    without: Mapping[frozenset[str], tuple]
 
-    def at(self, inactive: frozenset[str]) -> tuple[Tensor | None, tuple[Place, ...]]:
+    def at(self, inactive: frozenset[str]) -> tuple:
         """What is read while ``inactive`` are out of their range; None for the prompt as it is."""
         absent = max((missing for missing in self.without if missing <= inactive), key=len, default=None)
-        return (None, self.places) if absent is None else self.without[absent]
+        return (None, self.places, self.staged) if absent is None else self.without[absent]
 
 
 class _Texts:
@@ -119,7 +123,7 @@ class _Texts:
                 continue
             if given.get("clip_skip") is not None:
                 raise TriggerError("Identities are learned on the text encoder's own output layer; leave clip_skip out of prompts that mention one.")
-            condition, places = self._encode(pair, frozenset())
+            condition, places, staged = self._encode(pair, frozenset())
             part = slice(number * each, (number + 1) * each)
             rows, pooled = rows.clone(), None if pooled is None else pooled.clone()
             rows[part] = condition.context.to(rows)
@@ -128,17 +132,17 @@ class _Texts:
             without = {}
             bounded = [place.applied for place in places if place.applied.bounded]
             for absent in inactive_sets(bounded) if bounded else ():
-                variant, left = self._encode(pair, absent)
-                without[absent] = (variant.context[0].to(rows), left)
-            self.known[_digest(rows[number * each])] = _Encoded(places, without)
+                variant, left, left_staged = self._encode(pair, absent)
+                without[absent] = (variant.context[0].to(rows), left, left_staged)
+            self.known[_digest(rows[number * each])] = _Encoded(places, staged, without)
         return rows, pooled
 
     def _mentions(self, pair: tuple[str, str]) -> bool:
         pattern = trigger_pattern([one.identity.trigger for one in self.people])
         return any(pattern.search(text) for text in pair)
 
-    def _encode(self, pair: tuple[str, str], absent: frozenset[str]) -> tuple[TextCondition, tuple[Place, ...]]:
-        """One prompt with its mentions but those of ``absent``; the adapters have acted on the condition."""
+    def _encode(self, pair: tuple[str, str], absent: frozenset[str]) -> tuple[TextCondition, tuple[Place, ...], tuple]:
+        """One prompt with its mentions but those of ``absent``, and their stages; the adapters have acted on all of it."""
         inputs, found, end = {}, {}, 0
         for (key, tokenizer), text in zip(self.backend.tokenizers.items(), pair):
             rows, places, end = self._read(key, tokenizer, text, absent)
@@ -150,7 +154,18 @@ class _Texts:
         condition = self.backend.encode_text(inputs, [end])
         # One person under two triggers is one person, whose adapter acts once.
         persons = [Place(self.by_key[place.applied.key], place.positions) for place in places]
-        return TextCondition(adapt(condition.context, persons), condition.pooled), places
+        staged = []
+        for person, by_encoder in found.items():
+            tokens = [tokens for stage in self.by_key[person].faded.stages for tokens in (stage.key, stage.value)]
+            if not tokens:
+                continue
+            variants = {key: rows.repeat(len(tokens), 1, 1) for key, rows in inputs.items()}
+            for key, mentions in by_encoder.items():
+                for place in mentions:
+                    variants[key][:, list(place.positions)] = torch.stack([rows[key] for rows in tokens]).to(variants[key])
+            contexts = adapt(self.backend.encode_text(variants, [end] * len(tokens)).context, persons)
+            staged += [(place.positions, contexts[:, list(place.positions)].unflatten(0, (-1, 2))) for place in places if place.applied.key == person]
+        return TextCondition(adapt(condition.context, persons), condition.pooled), places, tuple(staged)
 
     def _read(self, key: str, tokenizer, text: str, absent: frozenset[str]) -> tuple[Tensor, list[Place], int]:
         """(77, w) input embeddings of one text, the mentions in it, and the index of its end mark."""
@@ -188,9 +203,13 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one UNet call reads: its context (B, 77, d), and each identity's (B, 77, n) mask of its own positions."""
+    """What one UNet call reads: its context (B, 77, d), and each identity's (B, 77, n) mask of its own positions.
+
+    ``staged``: which prompt of the batch, positions in it, and (S, 2, n, d) what keys and values read there in each stage.
+    """
 
     context: Tensor
+    staged: tuple[tuple[int, tuple[int, ...], Tensor], ...]
     masks: tuple[tuple[AppliedIdentity, Tensor], ...]
 
 
@@ -206,6 +225,7 @@ class _Attention:
         }
         self.people = {one.key: one for one in people}
         self.plan: _Plan | None = None
+        self.time = 0.0
         self._seen: tuple | None = None
         self._offsets: dict[tuple, Tensor] = {}
 
@@ -233,6 +253,7 @@ class _Attention:
         if not isinstance(context, Tensor) or not self.texts.known:
             return None
         time = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
+        self.time = time
         inactive = frozenset(mention for mention, (high, low) in self.ranges.items() if not low <= time <= high)
         # All steps of one picture get the same context object; what it holds is found out once.
         if self._seen is None or self._seen[0] is not context or self._seen[1:3] != (inactive, len(self.texts.known)):
@@ -243,25 +264,39 @@ class _Attention:
         held = [self.texts.known.get(_digest(row)) for row in context]
         if not any(held):
             return None
-        rows, masks, changed = list(context), {}, False
+        rows, masks, own, changed = list(context), {}, [], False
         for number, prompt in enumerate(held):
             if prompt is None:
                 continue
-            variant, places = prompt.at(inactive)
+            variant, places, staged = prompt.at(inactive)
+            own += [(number, positions, stages.to(context)) for positions, stages in staged]
             if variant is not None:
                 rows[number], changed = variant.to(context), True
             for place in places:
                 mask = masks.setdefault(place.applied.key, torch.zeros(*context.shape[:2], len(place.positions)))
                 mask[number, list(place.positions), range(len(place.positions))] = 1.0
-        return _Plan(torch.stack(rows) if changed else context, tuple((self.people[key], mask.to(context)) for key, mask in masks.items() if self.people[key].faded.key_offsets))
+        return _Plan(torch.stack(rows) if changed else context, tuple(own), tuple((self.people[key], mask.to(context)) for key, mask in masks.items() if self.people[key].faded.key_offsets))
 
     def _add_offsets(self, kind: str, number: int):
         def hook(module: nn.Module, args: tuple) -> tuple | None:
-            if self.plan is None or not self.plan.masks or args[0].shape[:2] != self.plan.masks[0][1].shape[:2]:
+            plan = self.plan
+            if plan is None or not (plan.masks or plan.staged) or args[0].shape[:2] != plan.context.shape[:2]:
                 return None
-            return (args[0] + sum(mask @ self._rows(one, kind, number, args[0]) for one, mask in self.plan.masks), *args[1:])
+            context = args[0]
+            if plan.staged:
+                context = context.clone()
+                for prompt, positions, stages in plan.staged:
+                    context[prompt, list(positions)] = stages[self._stage(len(stages)), int(kind == "value_offsets")].to(context)
+            if plan.masks:
+                context = context + sum(mask @ self._rows(one, kind, number, context) for one, mask in plan.masks)
+            return (context, *args[1:])
 
         return hook
+
+    def _stage(self, count: int) -> int:
+        """The stage of this UNet call; schedulers may ask for times between two timesteps."""
+        time = min(max(round(self.time), 0), self.backend.timesteps - 1)
+        return int(stage_of(torch.tensor(time), count, self.backend.timesteps))
 
     def _rows(self, one: AppliedIdentity, kind: str, number: int, like: Tensor) -> Tensor:
         key = (one.key, kind, number, like.dtype, like.device)

@@ -11,9 +11,9 @@ import sys
 from typing import Sequence
 
 from ..errors import IdeaError
-from . import embed, evaluate, generate, inspect, train
+from . import convert_faceclip, embed, evaluate, generate, inspect, train
 
-COMMANDS = (embed, train, generate, inspect, evaluate)
+COMMANDS = (embed, train, generate, inspect, evaluate, convert_faceclip)
 FAILED = 2  # exit code of every mistake that a sentence explains, as of argparse
 STOPPED = 130  # what shells report for Ctrl-C
 

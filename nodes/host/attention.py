@@ -4,12 +4,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...idea_engine.applied import AppliedIdentity
 from ...idea_engine.stages import stage_at, stage_bounds
 from .family import cross_attention_blocks
-from .mentions import MENTIONS, match, signatures
+from .masks import Region, blended_difference, regions
+from .mentions import MENTIONS, equal_signatures, signatures
+
+_MASKED = "idea_masked"  # in a block's own options
+_PRESENT = "present"  # beside the plans of one UNet call
 
 
 def with_identity(model, applied: AppliedIdentity):
@@ -24,7 +28,12 @@ def with_identity(model, applied: AppliedIdentity):
     others = [patch for patch in patches.get("attn2_patch", []) if not isinstance(patch, IdentityAttention)]
     before = [patch for patch in patches.get("attn2_patch", []) if isinstance(patch, IdentityAttention)]
     ranged = tuple(entry for patch in before for entry in patch.entries) + (_Ranged(applied, *bounds, stages),)
-    patches["attn2_patch"] = others + [IdentityAttention(ranged, numbers)]
+    ours = IdentityAttention(ranged, numbers, [block.attn2 for _, block in blocks.values()])
+    patches["attn2_patch"] = others + [ours]
+    after = [patch for patch in patches.get("attn2_output_patch", []) if not isinstance(patch, MaskedOutput)]
+    masked = any(entry.applied.mask is not None for entry in ranged)
+    if masked or len(after) != len(patches.get("attn2_output_patch", [])):
+        patches["attn2_output_patch"] = after + [MaskedOutput(ours)] * masked
     _add_global_weights(clone, applied, [path for path, _ in blocks.values()])
     return clone
 
@@ -63,9 +72,10 @@ class IdentityAttention:
     Where no identity is mentioned the contexts pass through as the same objects, so the host computes exactly what it did.
     """
 
-    def __init__(self, entries: tuple[_Ranged, ...], numbers: dict[tuple[str, int, int], int]):
-        self.entries, self.numbers = entries, numbers
-        self._seen: tuple[Tensor, Tensor, int, _Plan | None] | None = None
+    def __init__(self, entries: tuple[_Ranged, ...], numbers: dict[tuple[str, int, int], int], attentions: list[nn.Module]):
+        self.entries, self.numbers, self.attentions = entries, numbers, attentions
+        self.masks = {entry.applied.mention: entry.applied.mask for entry in entries if entry.applied.mask is not None}
+        self._seen: tuple[Tensor, Tensor, int, dict] | None = None
         self._rows: dict[tuple, tuple[int, Tensor, Tensor | None]] = {}
         self._offsets: dict[tuple, Tensor] = {}
 
@@ -76,27 +86,61 @@ class IdentityAttention:
         # All blocks of one UNet call get the same context and noise level objects; what they hold is found out once.
         sigmas, seen = extra.get("sigmas"), self._seen
         if seen is None or seen[0] is not context or seen[1] is not sigmas or seen[2] != MENTIONS.version:
-            self._seen = seen = (context, sigmas, MENTIONS.version, self._plan(context, sigmas))
-        plan = seen[3]
-        if plan is None:
-            return n, context, value
+            self._seen = seen = (context, sigmas, MENTIONS.version, {})
         block = extra["block"]
         number = self.numbers[block[0], block[1], extra.get("block_index", 0)]
+        if not self.masks:
+            return n, *self._contexts(frozenset(), number, context, value, sigmas)
+        base, *others = self._regions(n, context, sigmas, extra)
+        contexts = self._contexts(base.absent, number, context, value, sigmas)
+        if others:
+            # Left for MaskedOutput: the host hands it the same dict, at the end of this very block.
+            extra[_MASKED] = (number, n, contexts, [(part.weight, *self._contexts(part.absent, number, context, value, sigmas)) for part in others])
+        return n, *contexts
+
+    def _contexts(self, absent: frozenset[str], number: int, context: Tensor, value: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
+        """What keys and values of block ``number`` read where the mentions ``absent`` are masked out."""
+        plans = self._seen[3]
+        if absent not in plans:
+            plans[absent] = self._plan(context, sigmas, absent)
+        plan = plans[absent]
+        if plan is None:
+            return context, value
         key_context, value_context = plan.contexts(context, value)
         if plan.mask is None:
-            return n, key_context, value_context
+            return key_context, value_context
         keys, values = (self._offsets_of(plan.applied, kind, number, context) for kind in ("key_offsets", "value_offsets"))
-        return n, plan.with_offsets(key_context, keys), plan.with_offsets(value_context, values)
+        return plan.with_offsets(key_context, keys), plan.with_offsets(value_context, values)
 
-    def _plan(self, context: Tensor, sigmas: Tensor) -> "_Plan | None":
-        # Read once for all blocks, and not at all where nothing depends on it: reading waits for the device.
-        sigma = 0.0 if all(entry.steady for entry in self.entries) else float(sigmas.flatten()[0])
-        inactive = frozenset(entry.applied.mention for entry in self.entries if not entry.active(sigma))
+    def _regions(self, n: Tensor, context: Tensor, sigmas: Tensor, extra: dict) -> list[Region]:
+        """Who is where in this block. Who is not mentioned, or not active at this noise level, is nowhere, at no cost."""
+        kept = self._seen[3]
+        if _PRESENT not in kept:
+            sigma = self._sigma(sigmas)
+            masked = [entry.applied.mention for entry in self.entries if entry.applied.mask is not None and entry.active(sigma)]
+            without = {mention: self._without(context, frozenset({mention})) for mention in masked}
+            kept[_PRESENT] = [mention for mention, plain in without.items() if plain is not None and not torch.equal(plain, context)]
+        height, width = extra["original_shape"][-2:]
+        key = (n.shape[:2], height, width)
+        if key not in kept:
+            copies = max(1, len(extra.get("cond_or_uncond", (0,))))
+            masks = {mention: self.masks[mention] for mention in kept[_PRESENT]}
+            found = regions(masks, height, width, n.shape[1], max(1, n.shape[0] // copies), copies)
+            kept[key] = [Region(region.absent, region.weight.to(n.device)) for region in found]
+        return kept[key]
+
+    def _sigma(self, sigmas: Tensor) -> float:
+        """The noise level. Not read where nothing depends on it: reading waits for the device."""
+        return 0.0 if all(entry.steady for entry in self.entries) else float(sigmas.flatten()[0])
+
+    def _plan(self, context: Tensor, sigmas: Tensor, absent: frozenset[str]) -> "_Plan | None":
+        sigma = self._sigma(sigmas)
+        inactive = absent | {entry.applied.mention for entry in self.entries if not entry.active(sigma)}
         replaced = self._without(context, inactive) if inactive else None
         read = context if replaced is None else replaced
         masks, staged, own = [], [], None
         # One person under two triggers is recognised once, wherever either stands.
-        for entry in {entry.applied.key: entry for entry in self.entries if entry.active(sigma)}.values():
+        for entry in {entry.applied.key: entry for entry in self.entries if entry.applied.mention not in inactive}.values():
             applied = entry.applied
             if not applied.faded.key_offsets and not applied.faded.stages:
                 continue
@@ -104,7 +148,7 @@ class IdentityAttention:
             if remembered is None:
                 continue
             own = signatures(read) if own is None else own
-            found = match(own, remembered)
+            found = equal_signatures(own, remembered)
             if stages is not None:
                 keys, values = stages[stage_at(sigma, entry.stages)]
                 staged.append((found.any(-1, keepdim=True), found.int().argmax(-1), keys, values))
@@ -141,6 +185,23 @@ class IdentityAttention:
         if key not in self._offsets:
             self._offsets[key] = torch.cat([getattr(one.faded, kind)[number] for one in applied]).to(context)
         return self._offsets[key]
+
+
+class MaskedOutput:
+    """An ``attn2_output_patch``: adds to each block's output what the other regions of the masks ask for; nothing where there are none."""
+
+    def __init__(self, attention: IdentityAttention):
+        self.attention = attention
+
+    def __deepcopy__(self, memo) -> "MaskedOutput":
+        return self
+
+    def __call__(self, n: Tensor, extra: dict) -> Tensor:
+        left = extra.pop(_MASKED, None)
+        if left is None:
+            return n
+        number, features, base, others = left
+        return n + blended_difference(self.attention.attentions[number], features, extra["n_heads"], base, others).to(n)
 
 
 class _Plan:

@@ -49,6 +49,18 @@ def to_image(pictures) -> Tensor:
     return batch
 
 
+def some_images(pictures: Tensor, chosen: Sequence[int]):
+    """The chosen pictures of a batch. When there are none, whatever is connected is not run. Hosts
+    of 2024 cannot do that, and their nodes cannot take an empty batch: there it is one black picture."""
+    if chosen:
+        return pictures[list(chosen)]
+    try:
+        from comfy_execution.graph_utils import ExecutionBlocker
+    except ImportError:
+        return torch.zeros_like(pictures[:1])
+    return ExecutionBlocker(None)
+
+
 def _to_tensor(picture) -> Tensor:
     if isinstance(picture, Tensor):
         return picture

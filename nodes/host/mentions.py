@@ -44,7 +44,7 @@ class BoundedPrompt:
 
     def locate(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the L positions of this prompt each position of a context (B, L', d) holds: (B, L') bool whether any, and (B, L') which."""
-        held = match(signatures(context), signatures(self.rows.to(context)))
+        held = match(context, self.rows)
         row = held.int().argmax(-1)
         turn = held.cumsum(1).gather(-1, row[..., None])[..., 0] - 1  # how often the same row has come before
         return held.any(-1), row + len(self.rows) * (turn % self.repeats)
@@ -124,6 +124,11 @@ def _factors(count: int, device: torch.device) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (count,), generator=torch.Generator().manual_seed(0)).bitwise_or(1).to(device)
 
 
-def match(context: Tensor, rows: Tensor) -> Tensor:
+def equal_signatures(context: Tensor, rows: Tensor) -> Tensor:
     """Which positions of a context hold which rows, from their :func:`signatures`, (B, L) and (R,): (B, L, R) bool."""
     return context[:, :, None] == rows
+
+
+def match(context: Tensor, rows: Tensor) -> Tensor:
+    """Which positions of a context (B, L, d) hold which of ``rows`` (R, d): (B, L, R) bool."""
+    return equal_signatures(signatures(context), signatures(rows.to(context)))

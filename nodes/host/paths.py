@@ -6,10 +6,11 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ...idea_engine.errors import FaceModelError, IdentityFileError
+from ...idea_engine.errors import FaceCLIPFileError, FaceModelError, IdentityFileError
+from ...idea_engine.faceclip.checkpoint import SUFFIXES as FACECLIP_SUFFIXES
 from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
 
-FACE_FOLDER, IDENTITY_FOLDER = "insightface", "idea"
+FACE_FOLDER, IDENTITY_FOLDER, FACECLIP_FOLDER = "insightface", "idea", "faceclip"
 DEMO_FACE_PACK, DEMO_DETECTION_SIZE = "Portrait World (demo)", 320  # its faces fill the picture; its detector was measured at this size
 _PACK = Path(__file__).resolve().parents[2]
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
@@ -20,10 +21,10 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", 
 
 
 def register_folders() -> None:
-    """Make ``models/insightface`` and ``models/idea`` known to the host, behind what extra_model_paths.yaml says of them."""
+    """Make ``models/insightface``, ``models/idea`` and ``models/faceclip`` known to the host, behind what extra_model_paths.yaml says of them."""
     import folder_paths
 
-    for name in (FACE_FOLDER, IDENTITY_FOLDER):
+    for name in (FACE_FOLDER, IDENTITY_FOLDER, FACECLIP_FOLDER):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
     # So that the stock prompt embedding:anna finds models/idea/anna.safetensors.
     for folder in folder_paths.get_folder_paths(IDENTITY_FOLDER):
@@ -91,12 +92,27 @@ def face_pack_folder(name: str) -> Path:
 
 def identity_files() -> list[str]:
     """Every identity file below every ``idea`` folder, with / between folders, sorted."""
-    names = set()
-    for root in _folders(IDENTITY_FOLDER):
-        for folder, _, files in os.walk(root, followlinks=True):
-            found = (Path(folder, file).relative_to(root) for file in files if file.lower().endswith(IDENTITY_SUFFIXES))
-            names |= {path.as_posix() for path in found}
-    return sorted(names)
+    return _files_below(IDENTITY_FOLDER, IDENTITY_SUFFIXES)
+
+
+def faceclip_files() -> list[str]:
+    """Every FaceCLIP encoder below every ``faceclip`` folder, with / between folders, sorted."""
+    return _files_below(FACECLIP_FOLDER, FACECLIP_SUFFIXES)
+
+
+def faceclip_path(name: str) -> Path:
+    """The file behind a name of :func:`faceclip_files`.
+
+    Raises:
+        FaceCLIPFileError: there is no file of that name inside a faceclip folder.
+    """
+    roots = _folders(FACECLIP_FOLDER)
+    if name in faceclip_files():  # so that no name leads out of the folders
+        return next(path for path in (root / name for root in roots) if path.is_file())
+    raise FaceCLIPFileError(
+        f"There is no FaceCLIP file {name} in {', '.join(map(str, roots))}. Put face_clip_encoder.pt of ByteDance/FaceCLIP there (CC BY-NC 4.0: "
+        "non-commercial use only), or choose another file in Load FaceCLIP."
+    )
 
 
 def identity_path(name: str) -> Path:
@@ -156,6 +172,15 @@ def trim_training_cache(limit: int = CACHE_BYTES) -> None:
         if total > limit:
             with suppress(OSError):  # Windows deletes no file in use; it goes the next time
                 path.unlink()
+
+
+def _files_below(folder_name: str, suffixes: tuple[str, ...]) -> list[str]:
+    names = set()
+    for root in _folders(folder_name):
+        for folder, _, files in os.walk(root, followlinks=True):
+            found = (Path(folder, file).relative_to(root) for file in files if file.lower().endswith(suffixes))
+            names |= {path.as_posix() for path in found}
+    return sorted(names)
 
 
 def _folders(name: str) -> list[Path]:

@@ -121,7 +121,7 @@ class _IdentityEncoder:
             return encoded
         condition = _finished(encoded[0], places, token_weight_pairs, encode)
         mentioned = {place.applied.key for place in places}
-        bounded = [a for a in applied if a.bounded and a.key in mentioned]
+        bounded = [a for a in applied if a.partial and a.key in mentioned]
         if bounded:
             variants = {}
             for absent in inactive_sets(bounded):

@@ -11,7 +11,7 @@ from tiny_pipelines import tiny_pipeline
 
 from idea_engine.identity_file import load_identity, save_identity
 
-COMMANDS = ("embed", "train", "generate", "inspect", "evaluate")
+COMMANDS = ("embed", "train", "generate", "inspect", "evaluate", "convert-faceclip")
 
 
 def test_the_help_teaches(cli):

@@ -10,7 +10,7 @@ from idea_engine.applied import AppliedIdentity
 from idea_engine.backends.diffusers import DiffusersBackend
 from idea_engine.backends.diffusers_apply import applied
 from idea_engine.errors import FamilyMismatchError, TriggerError
-from idea_engine.methods.id_ea import RECIPES, build
+from idea_engine.methods import RECIPES, build
 from idea_engine.photos import prepare_photos
 from idea_engine.train import TrainConfig, _Run
 
@@ -75,9 +75,10 @@ def test_an_error_inside_the_block_leaves_the_pipeline_as_it_was(pipes):
     assert torch.equal(draw(pipe), before)
 
 
+@pytest.mark.parametrize("timestep", (100, 400, 899))
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_trained_is_what_is_used(pipes, enhance, photo, family, recipe):
+def test_what_is_trained_is_what_is_used(pipes, enhance, photo, family, recipe, timestep):
     pipe = pipes(family)
     backend = DiffusersBackend(pipe)
     config = TrainConfig(recipe=recipe, steps=2, batch=2, resolution=64, templates=(PROMPT.replace("<anna>", "{tokens}"),))
@@ -87,11 +88,11 @@ def test_what_is_trained_is_what_is_used(pipes, enhance, photo, family, recipe):
         run.module.adapter.gamma.fill_(0.5)
         for parameter in [run.module.key_value.up_key, run.module.key_value.up_value, *run.module.global_key, *run.module.global_value]:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
-        for parameter in run.module.tokens.values():
+        for parameter in [*run.module.tokens.values(), *run.module.parts().get("stages", [])]:
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-        latents, noise, time = run.latents[:1], torch.randn(run.latents[:1].shape, generator=generator), torch.tensor([400])
-        trained = backend.predict(latents, noise, time, run.module.condition(backend, run.prompts, [0]), run.module.edit(torch.tensor([run.prompts[0].positions])))
-        alpha = backend.alphas[400]
+        latents, noise, time = run.latents[:1], torch.randn(run.latents[:1].shape, generator=generator), torch.tensor([timestep])
+        trained = backend.predict(latents, noise, time, *run.module.read(backend, run.prompts, [0], time))
+        alpha = backend.alphas[timestep]
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
 
     def answer():

@@ -7,12 +7,19 @@ from launcher.errors import PromptRejectedError
 
 NODES = [
     "IDEA_ApplyIDAdapter",
+    "IDEA_ApplyIDAdapterAdvanced",
     "IDEA_AttentionMap",
+    "IDEA_FaceCLIPEncode",
+    "IDEA_FaceCLIPLoader",
     "IDEA_FaceEmbed",
     "IDEA_IDEnhancer",
+    "IDEA_IdentityScore",
     "IDEA_LoadDemoModel",
     "IDEA_LoadFaceModel",
     "IDEA_LoadIdentity",
+    "IDEA_MergeIdentities",
+    "IDEA_ReferenceDoctor",
+    "IDEA_RefitIdentity",
     "IDEA_SaveIdentity",
     "IDEA_TrainIDEA",
 ]

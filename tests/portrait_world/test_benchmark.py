@@ -7,8 +7,8 @@ from portrait_world.shot import ATTRIBUTES
 from portrait_world.trial import PROMPTS, other_photographs, reference_photographs
 
 
-def test_every_contender_has_a_recipe_in_the_engine():
-    for name, contender in CONTENDERS.items():
+def test_every_contender_that_learns_has_a_recipe_in_the_engine():
+    for name, contender in ((name, contender) for name, contender in CONTENDERS.items() if contender.learns):
         recipe = recipe_of(contender, steps=7)
         assert recipe.steps == 7 and "tokens" in recipe.trains, name
 

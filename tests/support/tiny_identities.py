@@ -7,9 +7,9 @@ import torch
 
 
 def random_identity(backend, trigger: str = "<anna>", recipe: str = "fast", seed: int = 0):
-    """An Identity that fits ``backend``; by recipe with own keys and values (fast) or changed projections (paper)."""
+    """An Identity that fits ``backend``; by recipe with own keys and values (fast), changed projections (paper) or stages (sefi)."""
     from idea_engine.identity import rounded
-    from idea_engine.types import AdapterWeights, Identity, IdentityMetadata
+    from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, StageTokens
 
     family, d, n = backend.family, backend.family.context_width, 2
     g = torch.Generator().manual_seed(seed)
@@ -35,4 +35,7 @@ def random_identity(backend, trigger: str = "<anna>", recipe: str = "fast", seed
         made = replace(
             made, key_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}, value_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}
         )
+    if recipe == "sefi":
+        tokens = lambda: {key: rand(n, width) for key, width in family.encoders.items()}  # noqa: E731
+        made = replace(made, adapter=None, stages=tuple(StageTokens(tokens(), tokens()) for _ in range(5)))
     return rounded(made)

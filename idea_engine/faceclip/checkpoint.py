@@ -1,0 +1,98 @@
+"""FaceCLIP files: the published ``face_clip_encoder.pt``, and the safetensors files that ``convert`` writes."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import FaceCLIPFileError
+from .config import CONFIG_KEY, ENCODERS, PUBLISHED, FaceCLIPConfig, from_json
+
+LICENCE = "CC BY-NC 4.0: the published FaceCLIP weights are for non-commercial use only"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_PREFIX = "model."
+_NAMED = 8  # keys a sentence lists before it counts the rest
+_MEND = "Take face_clip_encoder.pt of ByteDance/FaceCLIP, or a file that 'idea-engine convert-faceclip' made of it."
+
+
+def our_key(published: str) -> str:
+    """'model.face_clip_l.ln_final.weight' → 'face_clip_l.ln_final.weight': our modules carry the published names."""
+    return published[len(_PREFIX):] if published.startswith(_PREFIX) else published
+
+
+def published_key(ours: str) -> str:
+    """The other way."""
+    return _PREFIX + ours
+
+
+def layout(configs: Mapping[str, FaceCLIPConfig]) -> dict[str, tuple[int, ...]]:
+    """Every key of encoders of these sizes and its shape; nothing is allocated."""
+    from .encoder import FaceCLIPEncoder
+
+    with torch.device("meta"):
+        made = FaceCLIPEncoder(configs, words=lambda text: [])
+    return {key: tuple(value.shape) for key, value in made.state_dict().items()}
+
+
+def checked(
+    state_dict: Mapping[str, Tensor], configs: Mapping[str, FaceCLIPConfig] | None = None
+) -> tuple[dict[str, Tensor], dict[str, FaceCLIPConfig]]:
+    """The tensors under our keys, and the sizes, when every key is there with its shape and none is left over.
+
+    Raises:
+        FaceCLIPFileError: otherwise; the sentence lists what is missing, left over or of another shape.
+    """
+    tensors = {our_key(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    sizes = dict(configs or PUBLISHED)
+    found = [key for key in sizes if any(name.startswith(f"{key}.") for name in tensors)]
+    if not found:
+        some = ", ".join(list(state_dict)[:3]) or "nothing"
+        raise FaceCLIPFileError(f"The file holds no FaceCLIP encoder: expected keys that begin with {' or '.join(ENCODERS)}, found {some}. {_MEND}")
+    wanted = layout(sizes)
+    wrong = {
+        "missing": [key for key in wanted if key not in tensors],
+        "unexpected": [key for key in tensors if key not in wanted],
+        "of another shape": [f"{key} {tuple(tensors[key].shape)} instead of {wanted[key]}" for key in wanted
+                             if key in tensors and tuple(tensors[key].shape) != wanted[key]],
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{len(keys)} {kind}: {_listed(keys)}" for kind, keys in wrong.items() if keys)
+        raise FaceCLIPFileError(f"The file is not a FaceCLIP encoder of the expected size: keys {told}. {_MEND}")
+    return tensors, sizes
+
+
+def _listed(keys: list[str]) -> str:
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return ", ".join(keys[:_NAMED]) + more
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, FaceCLIPConfig] | None]:
+    """A file's tensors, mapped rather than copied where possible, and the sizes it tells of itself (None = the published ones).
+
+    Raises:
+        FaceCLIPFileError: the file is missing, truncated, or holds anything besides tensors.
+    """
+    if not path.is_file():
+        raise FaceCLIPFileError(f"There is no file {path}. Choose another one in Load FaceCLIP, or put it there.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(str(path), framework="pt", device="cpu") as file:
+                told = (file.metadata() or {}).get(CONFIG_KEY)
+                return {key: file.get_tensor(key) for key in file.keys()}, from_json(told) if told else None
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+        if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+            raise ValueError("it is no table of tensors")
+        return loaded, None
+    except FaceCLIPFileError:
+        raise
+    except Exception as error:  # torch, pickle and safetensors each raise their own
+        raise FaceCLIPFileError(f"{path.name} cannot be read ({_first_line(error)}): it is truncated or of another kind. {_MEND}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,87 @@
+"""The published checkpoint → one safetensors file, which loads faster and can hold nothing but tensors."""
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import FaceCLIPFileError
+from .checkpoint import LICENCE, checked, read
+from .config import CONFIG_KEY, to_json
+
+PRECISIONS = ("bf16", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was converted.
+
+    Attributes:
+        target: the file that was written. tensors, parameters: how many are in it. bytes: its size. encoders: which joint encoders.
+    """
+
+    target: Path
+    tensors: int
+    parameters: int
+    bytes: int
+    encoders: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.target}: {self.tensors} tensors, {self.parameters / 1e6:.1f} million values, {self.bytes / 1e6:.0f} MB, "
+            f"encoders {' and '.join(self.encoders)}. {LICENCE}."
+        )
+
+
+def convert(source: Path, target: Path, precision: str = "bf16") -> Report:
+    """Read ``source``, check every key, write ``target`` whole or not at all.
+
+    Args:
+        source: ``face_clip_encoder.pt``, or a file this function wrote.
+        target: a ``.safetensors`` file; an existing one is replaced.
+        precision: of the floating tensors, one of PRECISIONS.
+
+    Raises:
+        FaceCLIPFileError: the source cannot be read or is no FaceCLIP encoder, or the target cannot be written.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    if target.suffix != ".safetensors":
+        raise FaceCLIPFileError(f"The target is named {target.name}, but a safetensors file is written: give it the ending .safetensors.")
+    if precision not in PRECISIONS:
+        raise FaceCLIPFileError(f"There is no precision {precision}: choose {', '.join(PRECISIONS)}.")
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    loaded, told = read(source)
+    tensors, configs = checked(loaded, told)
+    stored = {key: (value.to(dtype) if value.is_floating_point() else value).contiguous().clone() for key, value in tensors.items()}
+    header = {CONFIG_KEY: to_json(configs), "idea.licence": LICENCE, "modelspec.title": "FaceCLIP encoder", "modelspec.license": "CC BY-NC 4.0"}
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
+        os.close(handle)
+        save_file(stored, temporary, metadata=header)
+        os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
+        os.replace(temporary, target)
+    except (OSError, SafetensorError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise FaceCLIPFileError(f"{target} cannot be written ({error}). Choose another target, or make room on the disk.") from error
+    parameters = sum(value.numel() for value in stored.values())
+    return Report(target, len(stored), parameters, target.stat().st_size, tuple(configs))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``idea-engine convert-faceclip``."""
+    parser.add_argument("source", type=Path, help="the published face_clip_encoder.pt")
+    parser.add_argument("target", type=Path, help="the .safetensors file to write, such as models/faceclip/faceclip.safetensors")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of the written weights; they are published in bf16")
+
+
+def run(options: argparse.Namespace) -> str:
+    """What ``idea-engine convert-faceclip`` does; returns what it has to say."""
+    return str(convert(options.source, options.target, options.precision))

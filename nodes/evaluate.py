@@ -1,0 +1,151 @@
+"""IdentityScore: generated pictures against reference photographs."""
+from __future__ import annotations
+
+from .sockets import CATEGORY, FACE_MODEL
+
+
+class IdentityScore:
+    """How alike the pictures are to the person, on the scale of the person's own photographs."""
+
+    DESCRIPTION = (
+        "Compares generated pictures with photographs of the person: the cosine of the face recognizer, and the calibrated likeness, where 100 % is how "
+        "alike the person's own photographs are to each other. A picture without a face counts zero. Pictures that copy one photograph are named. For a "
+        "fair figure use a face model and photographs that took no part in the training."
+    )
+    CATEGORY = CATEGORY
+    FUNCTION = "score"
+    OUTPUT_NODE = True
+    RETURN_TYPES = ("FLOAT", "IMAGE", "IMAGE", "IMAGE", "STRING", "STRING")
+    RETURN_NAMES = ("likeness", "sheet", "accepted", "rejected", "report", "csv")
+    OUTPUT_TOOLTIPS = (
+        "Mean calibrated likeness, missing faces counted as zero; with a single reference photograph the mean cosine.",
+        "Every picture with its figures: green accepted, orange a copy, red too far or without a face.",
+        "The pictures that reach the threshold and copy nothing.",
+        "The other pictures.",
+        "The figures in words.",
+        "One line per picture, for a spreadsheet.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "face_model": (FACE_MODEL, {"tooltip": "From Load Face Model; best another one than the training used."}),
+                "image": ("IMAGE", {"tooltip": "The generated pictures. The largest face of each counts."}),
+                "references": ("IMAGE", {"tooltip": "Photographs of the person, at least two for the calibrated likeness; best such as were not trained on."}),
+                "threshold": ("FLOAT", {"default": 0.7, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": (
+                    "From which likeness a picture is accepted: calibrated, 1 = like the person's own photographs; with one reference photograph the cosine."
+                )}),
+            },
+            "optional": {
+                "strangers": ("IMAGE", {"tooltip": "Photographs of other people: they set the zero of the calibrated likeness."}),
+                "training_photos": ("IMAGE", {"tooltip": "The photographs that were trained on, for the copy warning; left out: the references themselves."}),
+                "clip_vision": ("CLIP_VISION", {"tooltip": "With clip and prompt: how well the pictures show the prompt."}),
+                "clip": ("CLIP", {"tooltip": "The text half of the same CLIP as clip_vision, with its projection: from Load CLIP, or SDXL's with a bigG vision model."}),
+                "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "What the pictures should show, without the trigger word."}),
+            },
+        }
+
+    def score(
+        self, face_model, image, references, threshold, strangers=None, training_photos=None, clip_vision=None, clip=None, prompt="",
+    ):
+        from ..idea_engine.evaluate import COPYING_WARNING, copy_paste, csv_text, likeness_rows, score_likeness
+        from ..idea_engine.photo_sheet import BAD, DOUBTFUL, GOOD, Tile, draw_sheet
+        from .host.images import check_images, some_images, to_image
+
+        pictures = check_images(image, "Identity Score")
+        generated, found = _face_rows(face_model, pictures)
+        known = {
+            name: None if photos is None else _found_rows(face_model, check_images(photos, f"Identity Score, {name}"))
+            for name, photos in (("references", references), ("strangers", strangers), ("training_photos", training_photos))
+        }
+        likeness = score_likeness(generated, found, known["references"], known["strangers"])
+        trained = known["training_photos"]
+        copying = likeness.copying if trained is None or not len(trained) else copy_paste(generated, found, trained, known["references"])
+        prompts, note = _prompt_scores(clip_vision, clip, prompt, pictures)
+        scale = likeness.per_image if likeness.calibrated_per_image is None else likeness.calibrated_per_image
+        copies = [value >= COPYING_WARNING for value in copying.tolist()]  # a missing face is NaN, which is not
+        accepted = [here and value >= threshold and not copied for here, value, copied in zip(found.tolist(), scale.tolist(), copies)]
+        tiles, rows = [], likeness_rows(likeness)
+        for index, row in enumerate(rows):
+            row.update(copying=_rounded(copying[index]), copy_warning=int(copies[index]), accepted=int(accepted[index]))
+            words = ["no face"] if not found[index] else [_figure(likeness, index)]
+            words += ["copies a photograph"] if copies[index] else []
+            if prompts is not None:
+                row["prompt"] = _rounded(prompts[index])
+                words.append(f"prompt {float(prompts[index]):.2f}")
+            tiles.append(Tile(pictures[index], index + 1, GOOD if accepted[index] else DOUBTFUL if copies[index] else BAD, tuple(words)))
+        report = _report(likeness, accepted, copies, prompts, note, threshold)
+        chosen = [[index for index, good in enumerate(accepted) if good is wanted] for wanted in (True, False)]
+        total = likeness.mean if likeness.calibrated is None else likeness.calibrated
+        return {"ui": {"text": [report]}, "result": (
+            total, to_image(draw_sheet(tiles, report.splitlines()[0])), some_images(pictures, chosen[0]), some_images(pictures, chosen[1]), report, csv_text(rows),
+        )}
+
+
+def _face_rows(face_model, pictures):
+    """(N, 512) unit rows, zeros where no face was found, and (N,) bool whether one was."""
+    import torch
+
+    from ..idea_engine.face import embed_faces, search_photos
+
+    photos = list(pictures)
+    seen = search_photos(face_model, photos)
+    rows, found = torch.zeros(len(photos), 512), torch.tensor([photo.chosen is not None for photo in seen])
+    if found.any():
+        faces = embed_faces(face_model, photos, on_missing="skip", found=seen)
+        rows[list(faces.image_index)] = faces.vectors
+    return rows, found
+
+
+def _found_rows(face_model, photos):
+    rows, found = _face_rows(face_model, photos)
+    return rows[found]
+
+
+def _prompt_scores(clip_vision, clip, prompt, pictures):
+    """(N,) cosine of each picture to the prompt and '', or None and why there is none."""
+    if clip_vision is None:
+        return None, ""
+    if clip is None or not prompt.strip():
+        return None, "No prompt score: connect clip as well and write the prompt."
+    from .host.clip_score import prompt_scores
+
+    return prompt_scores(clip_vision, clip, prompt, pictures)
+
+
+def _rounded(value):
+    import math
+
+    return round(float(value), 4) if math.isfinite(float(value)) else None
+
+
+def _figure(likeness, index: int) -> str:
+    raw = float(likeness.per_image[index])
+    if likeness.calibrated_per_image is None:
+        return f"cosine {raw:.2f}"
+    return f"{float(likeness.calibrated_per_image[index]):.0%} alike · cosine {raw:.2f}"
+
+
+def _report(likeness, accepted, copies, prompts, note: str, threshold: float) -> str:
+    count = len(accepted)
+    if likeness.calibrated is None:
+        lines = [f"Cosine {likeness.mean:.2f}; {sum(accepted)} of {count} pictures accepted"]
+        why = "give at least two reference photographs in which the face is found" if likeness.ceiling is None else "the references are no more alike than strangers are"
+        lines.append(f"No calibrated likeness: {why}.")
+    else:
+        lines = [f"{likeness.calibrated:.0%} of how alike this person's own photos are; {sum(accepted)} of {count} pictures accepted"]
+        lines.append(f"Mean cosine {likeness.mean:.3f}; the person's own photographs among each other {likeness.ceiling:.3f}, strangers {likeness.floor:.3f}.")
+    missed = count - int(likeness.found.sum())
+    if missed:
+        without = "" if likeness.raw_mean_found is None else f"; without them the mean cosine is {likeness.raw_mean_found:.3f}"
+        lines.append(f"No face was found in {missed} of {count} pictures; they count as zero{without}.")
+    if any(copies):
+        numbers = ", ".join(str(index + 1) for index, copied in enumerate(copies) if copied)
+        lines.append(f"Copy warning: picture {numbers} repeats one photograph rather than showing the person. Train on more photographs, or for fewer steps.")
+    if prompts is not None:
+        lines.append(f"Prompt score (CLIP cosine): {float(prompts.mean()):.3f} on average.")
+    if note:
+        lines.append(note)
+    lines.append(f"Accepted from {threshold:.2f} on.")
+    return "\n".join(lines)
