@@ -124,3 +124,35 @@ def test_nothing_stays_after_an_error():
     with pytest.raises(RuntimeError, match="halt"), lean(network):
         raise RuntimeError("halt")
     assert not any("forward" in module.__dict__ for module in network.modules())
+
+
+def test_a_network_that_adds_in_place_still_has_its_gradients():
+    """As hosts of June 2024 do, under autograd's own remedy for it."""
+
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = Stack(), Stack()
+            self.first.layers[5] = nn.Conv2d(8, 8, 1)
+            self.requires_grad_(False)
+
+        def forward(self, x):
+            x = x * 1.0
+            hidden = self.first(x)
+            x += hidden  # x is what the first normalisation was given
+            hidden += x
+            return self.second(hidden)
+
+    torch.manual_seed(0)
+    network, x = InPlace(), torch.randn(2, 8, 5, 5)
+
+    def gradient():
+        leaf = x.clone().requires_grad_()
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            out = network(leaf)
+            (out * torch.arange(out.numel()).reshape(out.shape)).sum().backward()
+        return leaf.grad
+
+    plain = gradient()
+    with lean(network):
+        assert torch.equal(gradient(), plain)
