@@ -8,7 +8,7 @@ take turns, the bare model before and after the others; a turn's figure is the m
 (applied / mean of the two bare turns of the same round), and `bare/bare`, which should be 1, says how far a ratio can be trusted. On the CPU
 the clock is the process's own, with one thread, so that other programs disturb less. `patch ms` is what the pack's own code takes of each step.
 
-Writes ratio_1, ratio_2, ratio_4, ratio_stages: the worst host's. Goal: ratio_1 and ratio_stages ≤ 1.03.
+Writes ratio_1, ratio_2, ratio_4, ratio_stages: the worst host's. Goal: 1.01, 1.02, 1.03, and 1.01 for stages.
 
     python quickstart.py run python benchmarks/sampling.py [--json FILE]
 """

@@ -12,7 +12,7 @@ def pack(name: str) -> ModuleType:
 
 
 class BenchmarkRun:
-    """Calls `function` (`module:name`) with CLIP, VAE and the arguments; shows its answer as JSON."""
+    """Calls `function` (`module:name`) with MODEL, if one is connected, CLIP, VAE and the arguments; shows its answer as JSON."""
 
     CATEGORY = "benchmark"
     FUNCTION = "run"
@@ -21,16 +21,20 @@ class BenchmarkRun:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"function": ("STRING", {"default": ""}), "arguments": ("STRING", {"default": "{}"}), "clip": ("CLIP",), "vae": ("VAE",)}}
+        return {
+            "required": {"function": ("STRING", {"default": ""}), "arguments": ("STRING", {"default": "{}"}), "clip": ("CLIP",), "vae": ("VAE",)},
+            "optional": {"model": ("MODEL",)},
+        }
 
     @classmethod
     def IS_CHANGED(cls, **inputs):
         return float("nan")  # it measures, so it runs every time
 
-    def run(self, function, arguments, clip, vae):
+    def run(self, function, arguments, clip, vae, model=None):
         module, name = function.split(":")
         measure = getattr(importlib.import_module(f".{module}", __name__), name)
-        return {"ui": {"text": [json.dumps(measure(clip, vae, **json.loads(arguments)))]}}
+        inputs = (clip, vae) if model is None else (model, clip, vae)
+        return {"ui": {"text": [json.dumps(measure(*inputs, **json.loads(arguments)))]}}
 
 
 NODE_CLASS_MAPPINGS = {"BenchmarkRun": BenchmarkRun}

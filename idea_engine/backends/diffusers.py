@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..attention_maps import map_blocks
 from ..errors import UnsupportedModelError
 from ..fingerprint import fingerprint
+from ..lean import lean
 from ..types import ModelFamily
 from .base import CrossAttentionEdit, Prediction, Prompt, TextCondition
 
@@ -141,7 +142,7 @@ class DiffusersBackend:
             if checkpointing and not was_checkpointing:
                 self.unet.enable_gradient_checkpointing()
             # The hooks stay for the backward pass too: checkpointing runs the blocks again there.
-            with self._edited(), torch.inference_mode(False), torch.enable_grad():
+            with self._edited(), lean(self.unet), torch.inference_mode(False), torch.enable_grad():
                 yield
         finally:
             if checkpointing and not was_checkpointing:

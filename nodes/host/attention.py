@@ -10,7 +10,7 @@ from ...idea_engine.applied import AppliedIdentity
 from ...idea_engine.stages import stage_at, stage_bounds
 from .family import cross_attention_blocks
 from .masks import Region, blended_difference, regions
-from .mentions import MENTIONS, match
+from .mentions import MENTIONS, equal_signatures, signatures
 
 _MASKED = "idea_masked"  # in a block's own options
 _PRESENT = "present"  # beside the plans of one UNet call
@@ -107,8 +107,10 @@ class IdentityAttention:
         if plan is None:
             return context, value
         key_context, value_context = plan.contexts(context, value)
-        keys, values = plan.offsets(number, self._offsets_of)
-        return key_context + keys if keys is not None else key_context, value_context + values if values is not None else value_context
+        if plan.mask is None:
+            return key_context, value_context
+        keys, values = (self._offsets_of(plan.applied, kind, number, context) for kind in ("key_offsets", "value_offsets"))
+        return plan.with_offsets(key_context, keys), plan.with_offsets(value_context, values)
 
     def _regions(self, n: Tensor, context: Tensor, sigmas: Tensor, extra: dict) -> list[Region]:
         """Who is where in this block. Who is not mentioned, or not active at this noise level, is nowhere, at no cost."""
@@ -136,7 +138,7 @@ class IdentityAttention:
         inactive = absent | {entry.applied.mention for entry in self.entries if not entry.active(sigma)}
         replaced = self._without(context, inactive) if inactive else None
         read = context if replaced is None else replaced
-        masks, staged = [], []
+        masks, staged, own = [], [], None
         # One person under two triggers is recognised once, wherever either stands.
         for entry in {entry.applied.key: entry for entry in self.entries if entry.applied.mention not in inactive}.values():
             applied = entry.applied
@@ -145,7 +147,8 @@ class IdentityAttention:
             remembered, stages = self._remembered(applied, context)
             if remembered is None:
                 continue
-            found = match(read, remembered)
+            own = signatures(read) if own is None else own
+            found = equal_signatures(own, remembered)
             if stages is not None:
                 keys, values = stages[stage_at(sigma, entry.stages)]
                 staged.append((found.any(-1, keepdim=True), found.int().argmax(-1), keys, values))
@@ -154,15 +157,16 @@ class IdentityAttention:
                 masks.append((applied, found.unflatten(-1, (-1, applied.identity.token_count)).any(-2)))
         if replaced is None and not masks and not staged:
             return None
-        return _Plan(replaced, staged, masks, context.dtype, context.device)
+        return _Plan(replaced, staged, masks, context.dtype)
 
     def _remembered(self, applied: AppliedIdentity, context: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Every row this identity has left in a prompt, (R, d), and what stands for it in each stage, (S, 2, R, d), as the UNet reads them."""
+        """The signatures (R,) of every row this identity has left in a prompt, and what stands for it in each stage, (S, 2, R, d), as the UNet
+        reads them."""
         key = (applied.key, context.dtype, context.device)
         cached = self._rows.get(key)
         if cached is None or cached[0] != MENTIONS.version:
             mentions = MENTIONS.of(applied.key)
-            rows = torch.cat([mention.rows for mention in mentions]).to(context) if mentions else None
+            rows = signatures(torch.cat([mention.rows for mention in mentions]).to(context)) if mentions else None
             stages = torch.cat([mention.staged for mention in mentions], dim=2).to(context) if mentions and applied.faded.stages else None
             self._rows[key] = cached = (MENTIONS.version, rows, stages)
         return cached[1:]
@@ -175,10 +179,11 @@ class IdentityAttention:
             result = torch.where(found[..., None], prompt.variant(inactive).to(context)[where], context if result is None else result)
         return result
 
-    def _offsets_of(self, applied: AppliedIdentity, kind: str, number: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        key = (applied.key, kind, number, dtype, device)
+    def _offsets_of(self, applied: tuple[AppliedIdentity, ...], kind: str, number: int, context: Tensor) -> Tensor:
+        """What block ``number`` adds at the identities' positions, one after another: (Σn, d)."""
+        key = (tuple(one.key for one in applied), kind, number, context.dtype, context.device)
         if key not in self._offsets:
-            self._offsets[key] = getattr(applied.faded, kind)[number].to(device, dtype)
+            self._offsets[key] = torch.cat([getattr(one.faded, kind)[number] for one in applied]).to(context)
         return self._offsets[key]
 
 
@@ -207,12 +212,11 @@ class _Plan:
             values read there at this noise level.
     """
 
-    def __init__(self, context: Tensor | None, staged: list[tuple], masks: list[tuple[AppliedIdentity, Tensor]], dtype: torch.dtype, device: torch.device):
+    def __init__(self, context: Tensor | None, staged: list[tuple], masks: list[tuple[AppliedIdentity, Tensor]], dtype: torch.dtype):
         self._context, self._staged = context, staged
         self._contexts: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-        self.applied = [applied for applied, _ in masks]
-        self.mask = torch.cat([mask for _, mask in masks], dim=-1).to(dtype) if masks else None
-        self.dtype, self.device = dtype, device
+        self.applied = tuple(applied for applied, _ in masks)
+        self.mask = torch.cat([mask for _, mask in masks], dim=-1).to(dtype).flatten(0, 1) if masks else None
 
     def contexts(self, context: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The contexts of keys and of values, made once for all blocks; ``value`` differs from ``context`` where another patch made it so."""
@@ -225,12 +229,6 @@ class _Plan:
             self._contexts = made = (context, value, keys, values)
         return made[2], made[3]
 
-    def offsets(self, number: int, lookup) -> tuple[Tensor | None, Tensor | None]:
-        """What block ``number`` adds to the contexts of its keys and values, each (B, L, d)."""
-        if self.mask is None:
-            return None, None
-        keys, values = (
-            self.mask @ torch.cat([lookup(applied, kind, number, self.dtype, self.device) for applied in self.applied])
-            for kind in ("key_offsets", "value_offsets")
-        )
-        return keys, values
+    def with_offsets(self, context: Tensor, rows: Tensor) -> Tensor:
+        """A context (B, L, d) with each identity's rows (Σn, d) added where it stands; elsewhere it is bit for bit the same."""
+        return torch.addmm(context.flatten(0, 1), self.mask, rows).view(context.shape)

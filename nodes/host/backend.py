@@ -12,6 +12,7 @@ from ...idea_engine.attention_maps import map_blocks
 from ...idea_engine.backends.base import CrossAttentionEdit, Prediction, Prompt, TextCondition
 from ...idea_engine.errors import UnsupportedModelError
 from ...idea_engine.fingerprint import fingerprint
+from ...idea_engine.lean import lean
 from ...idea_engine.types import Identity, IdentityMetadata
 from .family import SUPPORTED, check_model, clip_encoders, clip_family, cross_attention_blocks, cross_attention_scales
 from .frozen import borrowed, checkpointed, mutates_saved_tensors
@@ -229,6 +230,7 @@ class ComfyBackend(TextBackend):
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(borrowed(self.model.model, self.clip.cond_stage_model))
+            stack.enter_context(lean(self.unet))
             blocks = [block for _, block in cross_attention_blocks(self.unet).values()]
             if self._mutates is None:
                 self._mutates = mutates_saved_tensors(blocks[0], self.family.context_width, self._options(CrossAttentionEdit()), self.device)

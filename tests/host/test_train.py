@@ -38,6 +38,15 @@ def test_gradients_agree_with_finite_differences(host, graph, family, settings):
         assert norm > 0 and abs(slope - norm) <= 0.02 * norm + 3e-7 / size, (part, slope, norm)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_those_of_plain_autograd_and_less_is_kept(host, graph, family):
+    loader = tiny(graph, family)
+    start = enhanced(graph, loader[1])
+    found = host.probe(graph, "training:lean_gradients", {"recipe": "fast"}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+    assert found["pairs"] > 5 and found["difference"] <= 1e-5
+    assert not found["counted"] or found["kept"] < found["plainly"]
+
+
 @pytest.mark.parametrize("settings", [*({"recipe": recipe} for recipe in RECIPES), COMBINED], ids=lambda one: "-".join(map(str, one.values())))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_trained_is_what_is_used(host, graph, family, settings):

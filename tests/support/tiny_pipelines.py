@@ -10,13 +10,14 @@ FAMILIES = ("sd1", "sd2", "sd2-v", "sdxl")
 WIDTH = 32
 
 
-def tiny_tokenizer(folder: Path):
-    """A CLIPTokenizer over a vocabulary of single letters and a few merged words: every text can be spelled."""
+def tiny_tokenizer(folder: Path, size: int = 0):
+    """A CLIPTokenizer over a vocabulary of single letters and a few merged words: every text can be spelled. Filled up to ``size`` with others."""
     from transformers import CLIPTokenizer
 
     letters = [chr(code) for code in range(33, 127)]
     merges = ["p h", "ph o", "t o</w>", "pho to</w>", "f a", "c e</w>", "fa ce</w>"]
     words = letters + [letter + "</w>" for letter in letters] + [merge.replace(" ", "") for merge in merges]
+    words += [f"<unused {i}>" for i in range(size - len(dict.fromkeys(words)) - 2)]
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys(words))}
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)

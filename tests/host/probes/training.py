@@ -1,4 +1,6 @@
 """The host's own models as the engine's training backend, examined from inside the executor."""
+from contextlib import nullcontext
+
 import torch
 
 PROMPT = "a photo of {tokens} person wearing an oversized sweater"
@@ -63,6 +65,39 @@ def finite_differences(probe):
 
                 rows[part] = ((moved(size) - moved(-size)) / (2 * size), norm.item(), size)
         return rows
+
+
+def lean_gradients(probe):
+    """arguments: recipe → the largest difference of any gradient to plain autograd's, relative to the gradient, and the bytes either way keeps."""
+    train, host = probe.module("idea_engine.train"), probe.module("nodes.host.backend")
+    backend, run = _setup(probe, probe.arguments["recipe"])
+
+    def gradients():
+        kept = {}
+
+        def keep(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        run.optimizer.zero_grad(set_to_none=True)
+        with backend.training():
+            # A host that adds in place needs hooks of its own, and these would take their place.
+            with nullcontext() if backend._mutates else torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = run.picture_losses(batch, slice(0, 2)).mean()
+            loss.backward()
+        return [p.grad for part in run.recipe.trains for p in run.module.parts()[part]], sum(kept.values())
+
+    with torch.inference_mode(False):
+        _shake(run.module)
+        batch = train.draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+        found, kept = gradients()
+        lean, host.lean = host.lean, lambda unet: nullcontext()
+        try:
+            plain, kept_plainly = gradients()
+        finally:
+            host.lean = lean
+    pairs = [(a, b) for a, b in zip(found, plain) if b is not None]
+    return {"difference": max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs), "pairs": len(pairs), "kept": kept, "plainly": kept_plainly, "counted": not backend._mutates}
 
 
 def thirty_steps(probe):
