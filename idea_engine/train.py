@@ -139,8 +139,14 @@ class _Run:
         if said or not self.recipe.reads_expressions:
             return said
         faces = None if self.faces is None else self.faces[:photographs]
-        with self.backend.training():
-            return tuple(read_expressions(self.backend, self.latents[:photographs], faces, self.config.seed))
+        try:
+            with self.backend.training():
+                return tuple(read_expressions(self.backend, self.latents[:photographs], faces, self.config.seed))
+        except RuntimeError as error:
+            if not self.backend.is_out_of_memory(error):
+                raise
+            _log.warning("There is not enough memory to read the expressions in the photographs. Write them into caption of the Train node.")
+            return ()
 
     def execute(self, on_step, checkpoint: Checkpoint | None, started: float) -> tuple[Identity, TrainReport]:
         resumed = checkpoint.load(self.module, self.optimizer) if checkpoint is not None else None
@@ -225,12 +231,12 @@ class _Run:
             self.config.seed, self.progress.step, recipe.batch, len(self.latents), len(self.config.templates), shape,
             self.backend.timesteps, recipe.prompts_per_step,
         )
-        total = 0.0
+        total = self._prior_backward(batch)
         for start in range(0, recipe.batch, self.micro):
             losses = self.picture_losses(batch, slice(start, start + self.micro))
             loss = losses.sum() / recipe.batch
             if start == 0:
-                loss = loss + self.module.regularizer() + self._prior_loss(batch)
+                loss = loss + self.module.regularizer()
             (loss * self.progress.loss_scale).backward()
             total += float(loss.detach())
         if self.progress.loss_scale != 1.0:
@@ -255,13 +261,18 @@ class _Run:
             losses = losses * min_snr_weights(prediction.snr, prediction.velocity, self.recipe.snr_ceiling)
         return losses + self.recipe.attention_weight * look.losses() if look else losses
 
-    def _prior_loss(self, batch: Batch) -> Tensor | float:
-        """The change of one picture's prediction under a prompt without the person, weighted."""
+    def _prior_backward(self, batch: Batch) -> float:
+        """The weighted change of one picture's prediction under a prompt without the person. Its backward pass is over before the pictures' own
+        forward pass begins: recomputed activations must see what the first pass saw.
+        """
         if self.prior is None:
             return 0.0
         device = self.backend.device
         one = (self.latents[batch.pictures[:1].to(device)], batch.noise[:1].to(device), batch.timesteps[:1].to(device))
-        return self.recipe.prior_weight * self.prior(self.module, int(batch.prompts[0]), *one)
+        loss = self.recipe.prior_weight * self.prior(self.module, int(batch.prompts[0]), *one)
+        if loss.requires_grad:
+            (loss * self.progress.loss_scale).backward()
+        return float(loss.detach())
 
     def _gradients_finite(self) -> bool:
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

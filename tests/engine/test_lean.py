@@ -28,7 +28,7 @@ def gradients(backend, enhanced, photo, recipe, wrapper):
     run = _Run(backend, enhanced, config.resolved(), config, prepare_photos([photo], 64), build)
     with torch.no_grad():
         run.module.adapter.gamma.fill_(0.5)
-    batch = draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], backend.timesteps)
+    batch = draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], backend.timesteps)
     with backend.training(), wrapper():
         losses, kept = kept_while(lambda: run.picture_losses(batch, slice(0, 2)))
         losses.sum().backward()

@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from recipes import CONDITIONED
 
 from idea_engine.anchors import with_spread
 from idea_engine.batch import draw_batch
@@ -14,13 +15,6 @@ from idea_engine.photos import prepare_masks, prepare_photos
 from idea_engine.prior import Prior
 from idea_engine.train import _Run, train
 from idea_engine.train_config import TrainConfig, prompt_templates
-
-# Everything that acts at the identity's own positions, with none of the options under test.
-CONDITIONED = replace(
-    BALANCED, trains=("tokens", "adapter", "gate", "key_value"), key_value_rank=8, start="anchor", face_share=0.0, attention_weight=0.0,
-    reads_expressions=False, adapter_scope="tokens", anchor_weight=1e-5, lr=0.003, part_lr={"adapter": 0.05, "key_value": 0.25},
-)
-
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
@@ -233,3 +227,19 @@ def test_the_expression_is_the_one_under_which_the_noise_is_found_best(backend, 
             noisy = alpha.sqrt() * run.latents[:1] + (1 - alpha).sqrt() * noise
             errors.append(float((backend.unet(noisy, timesteps, context).sample - noise).square().mean()))
     assert found == [EXPRESSIONS[errors.index(min(errors))]]
+
+
+def test_the_prior_adds_its_gradient_with_and_without_checkpointing(backend, enhance, photo):
+    def gradient(weight, checkpointing):
+        run = run_of(backend, enhance(backend), photo, replace(PAPER, prior_weight=weight))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for change in run.module.global_value:
+                change.normal_(std=0.05)
+        with backend.training(checkpointing):
+            run._backward()
+        return torch.cat([change.grad.flatten() for change in run.module.global_value])
+
+    plain, both = gradient(0.0, False), gradient(1.0, False)
+    assert not torch.allclose(plain, both)
+    torch.testing.assert_close(gradient(1.0, True), both, rtol=1e-4, atol=1e-7)

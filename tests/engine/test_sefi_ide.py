@@ -160,8 +160,8 @@ def test_it_needs_no_face_and_other_recipes_say_what_they_need(backend, enhance,
     faceless = replace(enhance(backend), face=None)
     identity, _ = train(backend, faceless, [photo], TrainConfig(recipe="sefi", steps=2, batch=2, resolution=64))
     assert identity.face is None and len(identity.stages) == 5
-    with pytest.raises(TrainingError, match="recipe fast starts from a face.*recipe sefi"):
-        train(backend, faceless, [photo], TrainConfig(recipe="fast", steps=2, batch=2, resolution=64))
+    with pytest.raises(TrainingError, match="recipe paper starts from a face.*recipe sefi"):
+        train(backend, faceless, [photo], TrainConfig(recipe="paper", steps=2, batch=2, resolution=64))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,9 +1,11 @@
 """The training loop on tiny real models of all families."""
 import math
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
+from recipes import CONDITIONED
 
 from idea_engine.backends.base import Prediction
 from idea_engine.checkpoint import Checkpoint
@@ -11,12 +13,12 @@ from idea_engine.errors import BadImageError, TrainingError, TriggerError
 from idea_engine.identity import named_tensors
 from idea_engine.methods import RECIPES, build
 from idea_engine.methods.base import set_trainable
-from idea_engine.methods.id_ea import FAST, PAPER, RELEASED
+from idea_engine.methods.id_ea import BALANCED, PAPER, RELEASED
 from idea_engine.losses import noise_loss
 from idea_engine.batch import draw_batch
 from idea_engine.train import _Run, train
 from idea_engine.train_config import TrainConfig, prompt_templates
-from idea_engine.photos import prepare_photos
+from idea_engine.photos import prepare_masks, prepare_photos
 
 SHORT = dict(steps=4, batch=2, resolution=64)
 
@@ -31,6 +33,7 @@ def same(a, b):
 # Any recipe may take up either idea of SeFi-IDE, or both.
 VARIANTS = {
     **{name: {"recipe": name} for name in RECIPES},
+    "conditioned on the face": {"given": CONDITIONED},
     "fast in stages": {"recipe": "fast", "stages": 3},
     "fast with attention": {"recipe": "fast", "attention": "face_word"},
     "paper with both": {"recipe": "paper", "stages": 2, "attention": "face_word"},
@@ -38,14 +41,19 @@ VARIANTS = {
 }
 
 
-def run_of(backend, enhanced, photo, **config):
+def run_of(backend, enhanced, photo, given=None, **config):
+    """A training that has not begun; ``given``: a recipe instead of a name. The face is in the middle of the photograph."""
     config = TrainConfig(**{**SHORT, **config})
-    return _Run(backend, enhanced, config.resolved(), config, prepare_photos([photo], config.resolution), build)
+    recipe = config.resolved() if given is None else replace(given, steps=config.steps, batch=config.batch)
+    mask = torch.zeros(photo.shape[:2])
+    mask[18:54, 16:48] = 1.0
+    faces = prepare_masks([mask], [photo], config.resolution)
+    return _Run(backend, enhanced, recipe, config, prepare_photos([photo], config.resolution), build, faces)
 
 
 def fixed_loss(run, seed=99, size=8):
     """Noise loss on a fixed set of noise, timesteps and prompts."""
-    batch = draw_batch(seed, 0, size, len(run.latents), len(run.prompts), run.latents.shape[1:], run.backend.timesteps)
+    batch = draw_batch(seed, 0, size, len(run.latents), len(run.config.templates), run.latents.shape[1:], run.backend.timesteps)
     with torch.no_grad():
         return run.picture_losses(batch, slice(0, size)).mean()
 
@@ -60,7 +68,7 @@ def test_gradients_of_every_trained_part_agree_with_finite_differences(any_backe
             parameter.normal_(std=0.05)
         for parameter in [*run.module.tokens.values(), *run.module.parts().get("stages", [])]:
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    batch = draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], any_backend.timesteps)
+    batch = draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], any_backend.timesteps)
 
     def loss():
         return run.picture_losses(batch, slice(0, 2)).mean() + run.module.regularizer()
@@ -244,10 +252,10 @@ def test_out_of_memory_is_answered_with_less_memory_and_the_same_result(backend,
             raise torch.OutOfMemoryError("no memory")
         return backend.predict(latents, *rest)
 
-    enhanced, config = enhance(backend), TrainConfig(steps=2, batch=5, resolution=64)
+    enhanced, config = enhance(backend), TrainConfig(recipe="released", steps=2, batch=5, resolution=64)
     shrunk, report = train(wrapped(backend, predict), enhanced, [photo], config)
     assert sizes[:4] == [5, 5, 3, 2] and report.micro_batch == 2 and report.checkpointing
-    expected, _ = train(backend, enhanced, [photo], TrainConfig(steps=2, batch=5, resolution=64, micro_batch=2))
+    expected, _ = train(backend, enhanced, [photo], TrainConfig(recipe="released", steps=2, batch=5, resolution=64, micro_batch=2))
     for name, tensor in named_tensors(expected).items():
         torch.testing.assert_close(named_tensors(shrunk)[name], tensor, rtol=1e-3, atol=1e-5)
 
@@ -257,7 +265,7 @@ def test_when_one_picture_does_not_fit_the_error_says_what_to_lower(backend, enh
         raise torch.OutOfMemoryError("no memory")
 
     with pytest.raises(TrainingError, match="64 px.*[Ll]ower resolution"):
-        train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(**SHORT))
+        train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(recipe="released", **SHORT))
     train(backend, enhance(backend), [photo], TrainConfig(**SHORT))  # and the models still work
 
 
@@ -274,7 +282,7 @@ def test_the_failed_attempt_is_forgotten_before_memory_is_given_back(backend, en
 
     limited = wrapped(backend, predict)
     limited.release_memory = lambda: alive.append(any(reference() is not None for reference in held))
-    train(limited, enhance(backend), [photo], TrainConfig(**SHORT))
+    train(limited, enhance(backend), [photo], TrainConfig(recipe="released", **SHORT))
     assert held and not any(alive)
 
 
@@ -295,7 +303,7 @@ def test_a_bad_step_is_skipped_and_counted(backend, enhance, photo):
         good = backend.predict(*args)
         return Prediction(good.output * math.nan, good.target, good.denoised, good.snr, good.velocity) if len(calls) == 2 else good
 
-    identity, report = train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(**SHORT))
+    identity, report = train(wrapped(backend, predict), enhance(backend), [photo], TrainConfig(recipe="released", **SHORT))
     assert report.skipped == 1 and sum(not math.isfinite(x) for x in report.losses) == 1
     assert all(torch.isfinite(t).all() for t in named_tensors(identity).values())
     assert identity.metadata.config["losses"][1] is None
@@ -310,7 +318,7 @@ def test_three_bad_steps_stop_with_the_last_good_state(backend, enhance, photo, 
         return Prediction(good.output * math.inf, good.target, good.denoised, good.snr, good.velocity) if len(calls) > 2 else good
 
     checkpoint = Checkpoint(tmp_path / "run.partial")
-    enhanced, config = enhance(backend), TrainConfig(steps=8, batch=2, resolution=64)
+    enhanced, config = enhance(backend), TrainConfig(recipe="released", steps=8, batch=2, resolution=64)
     with pytest.raises(TrainingError, match="not finite 3 times.*Lower lr"):
         train(wrapped(backend, predict), enhanced, [photo], config, checkpoint=checkpoint)
     resumed, report = train(backend, enhanced, [photo], config, checkpoint=checkpoint)
@@ -351,7 +359,7 @@ def test_a_resolution_off_the_grid_is_refused(backend, enhance, photo):
 def test_recipes_do_what_their_names_say():
     assert set(RELEASED.trains) == {"tokens", "adapter", "gate"} and RELEASED.steps == 320 and RELEASED.lr * RELEASED.batch == pytest.approx(0.012)
     assert set(PAPER.trains) >= {"tokens", "enhancer", "adapter", "gate", "global_key_value"}
-    assert 25 <= FAST.steps <= 50 and "key_value" in FAST.trains and FAST.adapter_scope == "tokens"
+    assert 25 <= BALANCED.steps <= 50 and "key_value" in BALANCED.trains and TrainConfig().resolved() == BALANCED
 
 
 def test_templates_hold_the_placeholder_once():

@@ -41,7 +41,7 @@ def finite_differences(probe):
     backend, run = _setup(probe, recipe)
     with torch.inference_mode(False):
         _shake(run.module)
-        batch = probe.module("idea_engine.batch").draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.batch").draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
 
         def loss():
             return run.picture_losses(batch, slice(0, 2)).mean() + run.module.regularizer()
@@ -89,7 +89,7 @@ def lean_gradients(probe):
 
     with torch.inference_mode(False):
         _shake(run.module)
-        batch = train.draw_batch(0, 0, 2, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+        batch = train.draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
         found, kept = gradients()
         lean, host.lean = host.lean, lambda unet: nullcontext()
         try:
@@ -106,7 +106,7 @@ def thirty_steps(probe):
     backend, run = _setup(probe, probe.arguments["recipe"])
     with torch.inference_mode(False):
         before = {part: [p.detach().clone() for p in ps] for part, ps in run.module.parts().items()}
-        batch = probe.module("idea_engine.batch").draw_batch(99, 0, 8, len(run.latents), len(run.prompts), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.batch").draw_batch(99, 0, 8, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
 
         def fixed():
             with backend.training(), torch.no_grad():
