@@ -118,6 +118,25 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
+def prompt_accuracy(row: dict[str, list[float]]) -> float:
+    """The mean over the attributes of a summary's row."""
+    return float(np.mean([row[field][0] for field in ATTRIBUTES]))
+
+
+def markdown(results: dict[str, dict[str, list[float]]]) -> str:
+    """The columns that matter most, as the documents show them."""
+    lines = [f"| method | calibrated likeness | rank of {CROWD} | prompt | " + " | ".join(ATTRIBUTES) + " | copying | missed | drift | seconds |"]
+    lines.append("|---" * (8 + len(ATTRIBUTES)) + "|")
+    for name, row in results.items():
+        cells = [
+            f"`{name}`", "{:.3f} ± {:.3f}".format(*row["calibrated"]), f"{row[f'rank/{CROWD}'][0]:.1f}", f"**{prompt_accuracy(row):.3f}**",
+            *(f"{row[field][0]:.2f}" for field in ATTRIBUTES), "{:.3f} ± {:.3f}".format(*row["copying"]), f"{row['missed'][0]:.3f}",
+            f"{row['drift'][0]:.2f}", f"{row['seconds'][0]:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def run(methods: list[str], people: int, photos: int, seeds: int, split: str, people_seed: int, steps: int, stops: tuple[int, ...], show) -> tuple[dict, np.ndarray]:
     """All trials; returns the summaries and the contact sheet."""
     chosen = np.random.default_rng(people_seed).permutation(SPLITS[split])[:people]
@@ -149,7 +168,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="training steps for every method; 0 = each method's own")
     parser.add_argument("--stops", default="10,25,50,100", help="steps at which likeness is measured on the way")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, default=None, help="write figures here, and the sheet beside it")
+    parser.add_argument("--json", type=Path, default=None, help="write figures here, and a sheet of each method beside it; what is there already is not run again")
+    parser.add_argument("--markdown", action="store_true", help="print the table as the documents show it")
     parser.add_argument("--quick", action="store_true", help="2 people, 1 seed, 40 steps: minutes")
     options = parser.parse_args()
     methods = options.methods.split(",")
@@ -159,18 +179,36 @@ def main() -> None:
     if options.quick:
         options.people, options.seeds, options.steps, options.stops = 2, 1, options.steps or 40, "10,25"
     torch.set_num_threads(options.threads)
+    kept = _kept(options)
     stops = tuple(int(step) for step in options.stops.split(",") if step)
-    with tqdm(total=len(methods) * options.people * options.seeds) as bar:
+    results = {method: kept[method] for method in methods if method in kept}
+    left = [method for method in methods if method not in kept]
+    with tqdm(total=len(left) * options.people * options.seeds) as bar:
         def show(method: str) -> None:
             bar.set_description(method)
             bar.update()
 
-        results, sheet = run(methods, options.people, options.photos, options.seeds, options.split, options.people_seed, options.steps, stops, show)
-    print(table(results))
-    if options.json:
-        chosen = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-        options.json.write_text(json.dumps({"options": chosen, "mean_std": results}, indent=1), encoding="utf-8")
-        Image.fromarray(sheet).save(options.json.with_suffix(".png"))
+        for method in left:  # one after another, so that what is finished is kept
+            made, sheet = run([method], options.people, options.photos, options.seeds, options.split, options.people_seed, options.steps, stops, show)
+            results |= made
+            kept |= made
+            if options.json:
+                options.json.write_text(json.dumps({"options": _options(options), "mean_std": kept}, indent=1), encoding="utf-8")
+                Image.fromarray(sheet).save(options.json.with_name(f"{options.json.stem}-{method}.png"))
+    print(markdown(results) if options.markdown else table(results))
+
+
+def _options(options: argparse.Namespace) -> dict:
+    """What the figures depend on."""
+    return {key: getattr(options, key) for key in ("people", "photos", "seeds", "split", "people_seed", "steps")}
+
+
+def _kept(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """What an earlier run with the same options has written; nothing when there is none."""
+    if options.json is None or not options.json.is_file():
+        return {}
+    earlier = json.loads(options.json.read_text(encoding="utf-8"))
+    return earlier["mean_std"] if earlier["options"] == _options(options) else {}
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ class DiffusionBackend(Protocol):
         """Byte-pair token ids of plain text, without begin or end marks. The encoders of one family share the vocabulary."""
 
     def tokenize(self, before: str, after: str, count: int) -> Prompt:
-        """The prompt ``before`` + ``count`` kept places + ``after``, in one chunk of 77."""
+        """The prompt ``before`` + ``count`` kept places + ``after``, in one chunk of 77; with ``count`` 0 it is a plain prompt."""
 
     def token_rows(self, encoder: str, ids: Tensor) -> Tensor:
         """(k,) ids → (k, w) float32 input embeddings."""
