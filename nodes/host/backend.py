@@ -172,6 +172,11 @@ class ComfyBackend(TextBackend):
         with torch.inference_mode():
             return self.model.model.process_latent_in(self.vae.encode(images)).float().to(self.device)
 
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        with torch.inference_mode():
+            pixels = self.vae.decode(self.model.model.process_latent_out(latents)).float().cpu()
+        return pixels.clamp(0.0, 1.0)  # made outside of inference mode, so an ordinary tensor
+
     def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
         base = self.model.model
         sigma = base.model_sampling.sigma(timesteps).to(latents)
