@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chromium import Page, find_browser
+from chromium import Page, find_browser, show_canvas
 from launcher import hosts
 from launcher.base_directory import BaseDirectory
 from launcher.server import PACK_NAME, HostProcess
@@ -49,11 +49,5 @@ def server(tmp_path_factory):
 def page(server, tmp_path):
     """A fresh tab that shows the host's canvas."""
     with Page(find_browser(), tmp_path / "profile") as page:
-        show_canvas(page, server)
+        show_canvas(page, server.address)
         yield page
-
-
-def show_canvas(page: Page, server):
-    page.open(server.address)
-    page.wait("return Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.IDEA_TrainIDEA)")
-    page.wait("return document.readyState === 'complete' && !document.querySelector('.p-progress-spinner')")

@@ -3,7 +3,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import show_canvas
+from chromium import show_canvas
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "example_workflows").glob("*.json"))
 DEMO = EXAMPLES[0]  # needs no download
@@ -102,7 +102,7 @@ def test_the_strip_moves_survives_a_reload_and_stop_lets_the_graph_go_on(page, s
         assert cut_or_overlapping(page) == []
 
     workflow = page.run("return app.graph.serialize()")
-    show_canvas(page, server)  # as after closing the tab
+    show_canvas(page, server.address)  # as after closing the tab
     page.run("await app.loadGraphData(a[0]);", workflow)
     page.wait(STRIP + "return /step \\d+/.test(strip?.innerText ?? '') && strip.querySelector('img').src.startsWith('data:image')")
     look(page, screenshots, "training after a reload", 1.0)

@@ -134,3 +134,10 @@ class Page:
     def screenshot(self, path: Path):
         """The page as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+def show_canvas(page: Page, address: str):
+    """Open a ComfyUI and wait until its canvas knows our nodes."""
+    page.open(address)
+    page.wait("return Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.IDEA_TrainIDEA)")
+    page.wait("return document.readyState === 'complete' && !document.querySelector('.p-progress-spinner')")
