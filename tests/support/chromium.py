@@ -73,6 +73,15 @@ class Page:
             self._process.wait()
         self._log.close()
 
+    def _port(self, file: Path) -> int:
+        """Where the browser listens; it writes the file once it does."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if file.is_file() and (lines := file.read_text().split()):
+                return int(lines[0])
+            time.sleep(0.1)
+        raise RuntimeError(f"The browser did not start; what it said is in {file.parent / 'browser.log'}.")
+
     def call(self, method: str, **arguments):
         """One call of the DevTools protocol; returns its result."""
         self._number += 1
