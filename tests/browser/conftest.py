@@ -41,6 +41,9 @@ def server(tmp_path_factory):
     assert host is not None, f"$IDEA_BROWSER_HOST is {wanted}, but there are only {', '.join(one.id for one in found)}"
     base = BaseDirectory.make(tmp_path_factory.mktemp("browser-host"))
     base.add_node_pack(ROOT, PACK_NAME)
+    settings = base.root / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text('{"Comfy.TutorialCompleted": true}', encoding="utf-8")  # else a window of templates covers the canvas
     with HostProcess(host, base) as process:
         yield process
 
