@@ -54,20 +54,23 @@ class TextBackend:
         return [getattr(self.clip.tokenizer, key) for key in self.family.encoders]
 
     def tokenize(self, before: str, after: str, count: int) -> Prompt:
-        # Through the very path that prompts take when the identity is applied, so that training and use agree token by token.
-        marks = {key: torch.randn(count, width, generator=torch.Generator().manual_seed(0)) for key, width in self.family.encoders.items()}
-        applied = AppliedIdentity(Identity(self.family, marks, IdentityMetadata(_SLOT, "slot", self.family.name)))
-        pairs = with_identity(self.clip, applied).tokenize(f"{before}{_SLOT}{after}")
-        place = find_places(pairs, [applied])[0]
+        if count:
+            # Through the very path that prompts take when the identity is applied, so that training and use agree token by token.
+            marks = {key: torch.randn(count, width, generator=torch.Generator().manual_seed(0)) for key, width in self.family.encoders.items()}
+            applied = AppliedIdentity(Identity(self.family, marks, IdentityMetadata(_SLOT, "slot", self.family.name)))
+            pairs = with_identity(self.clip, applied).tokenize(f"{before}{_SLOT}{after}")
+            positions = find_places(pairs, [applied])[0].positions
+        else:
+            pairs, positions = self.clip.tokenize(before + after), ()
         ids = {}
         for key in self.family.encoders:
             chunk = pairs[key.removeprefix("clip_")][0]
             ids[key] = torch.tensor([0 if torch.is_tensor(entry[0]) else int(entry[0]) for entry in chunk])
         stop = self._tokenizers()[0].end_token
-        last = place.positions[-1]
+        first = positions[-1] + 1 if positions else 1
         first_key = next(iter(ids))
-        end = next(i for i in range(last + 1, len(ids[first_key])) if ids[first_key][i] == stop)
-        return Prompt(ids, place.positions, end)
+        end = next(i for i in range(first, len(ids[first_key])) if ids[first_key][i] == stop)
+        return Prompt(ids, positions, end)
 
     def token_rows(self, encoder: str, ids: Tensor) -> Tensor:
         table = self.encoders[encoder].transformer.get_input_embeddings().weight
