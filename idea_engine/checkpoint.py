@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,12 +16,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """Where a training stands: everything besides the weights that the next step depends on."""
+    """Where a training stands: everything besides the weights that the next step, or the choice of the best one, depends on.
+
+    ``likenesses`` are pairs of a step and the likeness measured after it.
+    """
 
     step: int
     losses: list[float]
     skipped: int
     loss_scale: float
+    likenesses: list[list[float]] = field(default_factory=list)
 
 
 class Checkpoint:
@@ -35,11 +39,15 @@ class Checkpoint:
         """Whether a running training should be saved after ``step``."""
         return self.every > 0 and step % self.every == 0
 
-    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        """Write weights, optimizer state and progress; a failure is logged, never raised, for it happens while another error is under way."""
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, best: dict[str, Tensor] | None = None) -> None:
+        """Write weights, optimizer state and progress; a failure is logged, never raised, for it happens while another error is under way.
+
+        Args: best: the weights of the most alike step so far, by the parameters' names; empty when none was judged.
+        """
         from safetensors.torch import save_file
 
         tensors = {f"module.{name}": p.detach().cpu().contiguous() for name, p in module.named_parameters() if p.requires_grad}
+        tensors |= {f"best.{name}": value.contiguous() for name, value in (best or {}).items()}
         for index, parameter in enumerate(_optimized(optimizer)):
             for name, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().clone().contiguous()
@@ -48,8 +56,11 @@ class Checkpoint:
         except Exception as error:  # safetensors raises its own kind for a full disk
             _log.warning("The interrupted training could not be kept for resuming: %s", error)
 
-    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
-        """Restore what :meth:`save` wrote; None when there is nothing, or nothing usable, to resume."""
+    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor] | None = None) -> Progress | None:
+        """Restore what :meth:`save` wrote; None when there is nothing, or nothing usable, to resume.
+
+        Args: best: takes up the weights of the most alike step.
+        """
         from safetensors import SafetensorError, safe_open
 
         if not self.path.is_file():
@@ -60,7 +71,8 @@ class Checkpoint:
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # views of the mapped file
             weights = {name: p for name, p in module.named_parameters() if p.requires_grad}
             for name, parameter in weights.items():
-                if tensors[f"module.{name}"].shape != parameter.shape:
+                kept = [tensors[f"module.{name}"], *([tensors[f"best.{name}"]] if progress.likenesses else [])]
+                if any(tensor.shape != parameter.shape for tensor in kept):
                     raise ValueError(f"{name} has another shape")
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             _log.warning("An interrupted training could not be resumed and starts anew: %s", error)
@@ -68,6 +80,8 @@ class Checkpoint:
         with torch.no_grad():
             for name, parameter in weights.items():
                 parameter.copy_(tensors[f"module.{name}"])
+        if best is not None and progress.likenesses:
+            best.update({name: tensors[f"best.{name}"] for name in weights})
         for index, parameter in enumerate(_optimized(optimizer)):
             prefix = f"optimizer.{index}."
             state = {name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -5,6 +5,7 @@ photograph's prompt says of the expression need not be learned as a part of the 
 """
 from __future__ import annotations
 
+import logging
 from typing import Sequence
 
 import torch
@@ -14,10 +15,23 @@ from .backends.base import CrossAttentionEdit, DiffusionBackend
 from .losses import face_weights, noise_loss
 from .tokens import PLACEHOLDER, prompt_inputs
 
-# '' stands for saying nothing. The words are those of everyday captions.
+_log = logging.getLogger(__name__)
+# The words are those of everyday captions.
 EXPRESSIONS = ("with a neutral face", "smiling", "looking sad", "looking surprised", "looking angry")
 _SOMEBODY = "a person"
 _LEVELS = (0.35, 0.5, 0.65, 0.8)  # of the schedule: faces are decided where neither everything nor nothing can be seen
+
+
+def expression_captions(backend: DiffusionBackend, latents: Tensor, masks: Tensor | None, seed: int) -> tuple[str, ...]:
+    """:func:`read_expressions` before a training; nothing, with a warning, where memory does not suffice."""
+    try:
+        with backend.training():
+            return tuple(read_expressions(backend, latents, None if masks is None else masks.to(backend.device), seed))
+    except RuntimeError as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        _log.warning("There is not enough memory to read the expressions in the photographs. Write them into caption of the Train node.")
+        return ()
 
 
 @torch.no_grad()

@@ -28,7 +28,10 @@ class Prior:
         with torch.no_grad():
             plain = backend.encode_text(prompt_inputs(backend, [prompt], {}), [prompt.end]).rows([0] * len(latents))
             before = backend.predict(latents, noise, timesteps, plain, CrossAttentionEdit()).output
-        edit = module.edit(torch.zeros(len(latents), 0, dtype=torch.long, device=latents.device))
-        # Own positions are not mentioned here: only what changes the projections themselves can reach this prompt.
-        edit = replace(edit, positions=None, key_offsets=None, value_offsets=None)
-        return noise_loss(backend.predict(latents, noise, timesteps, plain, edit).output, before).mean()
+        return noise_loss(backend.predict(latents, noise, timesteps, plain, elsewhere(module, latents)).output, before).mean()
+
+
+def elsewhere(module: IdentityModule, latents: Tensor) -> CrossAttentionEdit:
+    """The edit for latents (B, C, h, w) whose prompt does not mention the person: only what changes the projections themselves can reach it."""
+    edit = module.edit(torch.zeros(len(latents), 0, dtype=torch.long, device=latents.device))
+    return replace(edit, positions=None, key_offsets=None, value_offsets=None)

@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Callable, Sequence
 
 import torch
@@ -18,45 +18,21 @@ from .backends.base import DiffusionBackend, Prompt
 from .batch import Batch, draw_batch
 from .checkpoint import Checkpoint, Progress
 from .errors import TrainingError
-from .expressions import read_expressions
+from .expressions import expression_captions
 from .losses import face_weights, min_snr_weights, noise_loss
 from .methods import build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
 from .photos import prepare_masks, prepare_photos
+from .previews import JUDGED, Best, Preview, PreviewPainter, Previews, best_step
 from .prior import Prior
 from .tokens import check_trigger, tokenize_template
 from .train_config import TrainConfig
+from .train_report import StepEvent, TrainReport
 from .types import EnhancedIdentity, Identity
 
-_log = logging.getLogger(__name__)
 MAX_BAD_STEPS = 3  # in a row, before training stops
 _FIRST_LOSS_SCALE = 2.0**14  # for float16 networks, whose gradients would vanish below 6e-8
-
-
-@dataclass(frozen=True)
-class StepEvent:
-    """One finished step: number (from 1), of how many, the losses so far, and the network's current idea of the photograph (1, C, h, w)."""
-
-    step: int
-    steps: int
-    losses: Sequence[float]
-    denoised: Tensor
-
-    @property
-    def loss(self) -> float:
-        return self.losses[-1]
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What happened: losses per step, steps that were skipped, seconds of this run, and the memory compromises that were needed."""
-
-    losses: tuple[float, ...]
-    skipped: int
-    resumed_at: int
-    seconds: float
-    micro_batch: int
-    checkpointing: bool
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -68,6 +44,8 @@ def train(
     masks: Sequence[Tensor] | None = None,
     on_step: Callable[[StepEvent], None] = lambda event: None,
     checkpoint: Checkpoint | None = None,
+    previews: Previews | None = None,
+    stop: Callable[[], bool] = lambda: False,
     build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = build_module,
 ) -> tuple[Identity, TrainReport]:
     """Learn one person.
@@ -78,6 +56,8 @@ def train(
             :meth:`~idea_engine.methods.base.Recipe.without_masks`.
         on_step: called after every step; whatever it raises ends the training after the work was kept in ``checkpoint``.
         checkpoint: where an interrupted training is kept, and looked for.
+        previews: pictures on the way. If they are judged, the most alike of the judged steps is returned, else the last step.
+        stop: asked after every step; True ends the training with what is best so far. What was learned stays in ``checkpoint``.
 
     Raises:
         TriggerError, BadImageError: before anything is computed.
@@ -92,9 +72,9 @@ def train(
         if faces is None and recipe.reads_masks and config.attention != "mask":
             _log.warning("There are no face masks, so the whole picture counts in training. Connect masks of Face Embed to masks of the Train node.")
             recipe = recipe.without_masks()
-        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build, faces)
+        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build, faces, previews)
         try:
-            return run.execute(on_step, checkpoint, started)
+            return run.execute(on_step, checkpoint, started, stop)
         finally:
             run.session.close()
             backend.release_memory()
@@ -103,7 +83,10 @@ def train(
 class _Run:
     """The state of one training while it runs."""
 
-    def __init__(self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build, faces=None):
+    def __init__(
+        self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build, faces=None,
+        previews: Previews | None = None,
+    ):
         self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
@@ -112,7 +95,9 @@ class _Run:
         # Every picture and its mirror image, encoded once; the VAE is not needed again.
         mirrored = torch.cat([pictures, pictures.flip(2)])
         self.latents = torch.cat([backend.encode_images(picture[None]).clone() for picture in mirrored])
-        self.captions = self._captions(len(pictures))
+        self.captions = config.checked_captions(len(pictures))
+        if recipe.reads_expressions and not self.captions:
+            self.captions = expression_captions(backend, self.latents[: len(pictures)], faces, config.seed)
         self.prompts = [tokenize_template(backend, text, count) for text in config.prompts(self.captions)]
         # Which prompts belong to each latent: with one caption per photograph a row of their own, mirror images included.
         rows = torch.arange(2 * len(pictures)) % len(pictures) if len(self.captions) > 1 else torch.zeros(2 * len(pictures), dtype=torch.long)
@@ -131,64 +116,90 @@ class _Run:
         self.progress = Progress(step=0, losses=[], skipped=0, loss_scale=scale)
         self.denoised = self.latents[:1]
         self.prior = Prior(backend, config.templates) if recipe.prior_weight else None
+        self.best, self.previews = Best(), previews
+        if previews is not None:
+            self.painter = PreviewPainter(backend, count, self.latents.shape[1:], config.seed, JUDGED if previews.judge else 1)
         self.session = ExitStack()  # the backend's training mode, open for the whole run: entering it touches every weight
 
-    def _captions(self, photographs: int) -> tuple[str, ...]:
-        """What the artist said of the photographs, else what the recipe reads in them."""
-        said = self.config.checked_captions(photographs)
-        if said or not self.recipe.reads_expressions:
-            return said
-        faces = None if self.faces is None else self.faces[:photographs]
-        try:
-            with self.backend.training():
-                return tuple(read_expressions(self.backend, self.latents[:photographs], faces, self.config.seed))
-        except RuntimeError as error:
-            if not self.backend.is_out_of_memory(error):
-                raise
-            _log.warning("There is not enough memory to read the expressions in the photographs. Write them into caption of the Train node.")
-            return ()
-
-    def execute(self, on_step, checkpoint: Checkpoint | None, started: float) -> tuple[Identity, TrainReport]:
-        resumed = checkpoint.load(self.module, self.optimizer) if checkpoint is not None else None
+    def execute(
+        self, on_step, checkpoint: Checkpoint | None, started: float, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Identity, TrainReport]:
+        resumed = checkpoint.load(self.module, self.optimizer, self.best.weights) if checkpoint is not None else None
         if resumed is not None:
             self.progress = resumed
-        first, bad = self.progress.step, 0
+        progress, steps = self.progress, self.recipe.steps
+        first, bad, stopped = progress.step, 0, False
         try:
             self.session.enter_context(self.backend.training(self.checkpointing))
-            while self.progress.step < self.recipe.steps:
+            if first:
+                self._preview()  # the interruption may have come before it
+            while progress.step < steps and not stopped:
                 loss = self._step()
-                self.progress.step += 1
-                self.progress.losses.append(loss)
+                progress.step += 1
+                progress.losses.append(loss)
                 bad = 0 if math.isfinite(loss) else bad + 1
                 if bad >= MAX_BAD_STEPS:
                     raise TrainingError(
-                        f"The loss was not finite {bad} times in a row at step {self.progress.step}, so training stopped. "
+                        f"The loss was not finite {bad} times in a row at step {progress.step}, so training stopped. "
                         "Lower lr, or use a checkpoint in a wider precision (bf16 or fp32)."
                     )
-                on_step(StepEvent(self.progress.step, self.recipe.steps, self.progress.losses, self.denoised))
-                if checkpoint is not None and checkpoint.due(self.progress.step) and not bad:
-                    checkpoint.save(self.module, self.optimizer, self.progress)
+                if not bad:
+                    self._preview()
+                on_step(StepEvent(progress.step, steps, progress.losses, self.denoised, progress.likenesses))
+                if checkpoint is not None and checkpoint.due(progress.step) and not bad:
+                    checkpoint.save(self.module, self.optimizer, progress, self.best.weights)
+                stopped = progress.step < steps and stop()
         except BaseException:
             # Steps with a bad loss changed nothing, so going on later must not skip them.
-            self.progress.step -= bad
-            del self.progress.losses[len(self.progress.losses) - bad:]
-            if checkpoint is not None and self.progress.step > 0:
-                checkpoint.save(self.module, self.optimizer, self.progress)
+            progress.step -= bad
+            del progress.losses[len(progress.losses) - bad:]
+            if checkpoint is not None and progress.step > 0:
+                checkpoint.save(self.module, self.optimizer, progress, self.best.weights)
             raise
         self.session.close()
-        identity = self.module.identity(self.config.trigger, self._described(), self.backend.text_hash)
-        if checkpoint is not None:
+        if checkpoint is not None and not stopped:
             checkpoint.clear()
+        elif checkpoint is not None:
+            checkpoint.save(self.module, self.optimizer, progress, self.best.weights)
+        self.best.restore(self.module)
+        identity = self.module.identity(self.config.trigger, self._described(), self.backend.text_hash)
         report = TrainReport(
-            tuple(self.progress.losses), self.progress.skipped, first, time.perf_counter() - started, self.micro, self.checkpointing
+            tuple(progress.losses), progress.skipped, first, time.perf_counter() - started, self.micro, self.checkpointing, stopped,
+            tuple((step, value) for step, value in progress.likenesses), best_step(progress),
         )
         return identity, report
+
+    def _preview(self) -> None:
+        """Draw, judge and show one, if one is due; where there is no memory for it, training goes on without."""
+        step, previews = self.progress.step, self.previews
+        if previews is None or not previews.due(step, self.recipe.steps) or any(judged == step for judged, _ in self.progress.likenesses):
+            return
+        try:
+            latents = self.painter.latents(self.module)
+            self.session.close()  # decoding moves models, which must not happen while their weights are lent out
+            pictures = self.backend.decode_latents(latents)
+        except RuntimeError as error:
+            if not self.backend.is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)
+            self.backend.release_memory()
+            self.previews = None
+            _log.warning("There is not enough memory for previews during the training; it goes on without them.")
+            return
+        finally:
+            self.session.close()
+            self.session.enter_context(self.backend.training(self.checkpointing))
+        likeness = None if previews.judge is None else previews.judge(pictures)
+        if likeness is not None:
+            self.best.consider(self.module, self.progress, likeness)
+        previews.show(Preview(step, pictures, likeness))
 
     def _described(self) -> dict[str, object]:
         """The configuration and the course of the training as they go into the file."""
         chosen = asdict(replace(self.config, captions=self.captions, steps=self.recipe.steps, batch=self.recipe.batch, lr=self.recipe.lr))
         del chosen["trigger"], chosen["templates"], chosen["micro_batch"], chosen["checkpointing"]
-        return {**chosen, "losses": [float(f"{loss:.5g}") if math.isfinite(loss) else None for loss in self.progress.losses]}
+        judged = {"likenesses": self.progress.likenesses, "best_step": best_step(self.progress)} if self.progress.likenesses else {}
+        return {**chosen, "losses": [float(f"{loss:.5g}") if math.isfinite(loss) else None for loss in self.progress.losses], **judged}
 
     def _step(self) -> float:
         """One optimizer step; retried with less memory, or with a smaller loss scale, as often as that can help."""

@@ -7,6 +7,7 @@ from .enhance import IDEnhancer
 from .evaluate import IdentityScore
 from .face import FaceEmbed, LoadFaceModel
 from .faceclip import FaceCLIPEncode, FaceCLIPLoader
+from .host.live import register_routes
 from .host.paths import register_folders
 from .identity import LoadIdentity, SaveIdentity
 from .merge import MergeIdentities
@@ -51,3 +52,4 @@ NODE_DISPLAY_NAME_MAPPINGS = {
 }
 
 register_folders()
+register_routes()

@@ -1,11 +1,12 @@
 """TrainIDEA: learn one person."""
 from __future__ import annotations
 
-from .sockets import CATEGORY, ENHANCED, IDENTITY
+from .sockets import CATEGORY, ENHANCED, FACE_MODEL, IDENTITY
 
 RECIPES = ("balanced", "fast", "best", "paper", "released", "sefi")
 ATTENTION = {"recipe's own": "", "off": "off", "face word": "face_word", "face mask": "mask"}
 _SDXL_RESOLUTION, _RESOLUTION = 1024, 512  # what the families were trained at
+_JUDGED_TIMES = 10  # in one training, unless preview_every says otherwise
 
 
 class TrainIDEA:
@@ -13,15 +14,15 @@ class TrainIDEA:
 
     DESCRIPTION = (
         "Learns the person as pseudo-tokens (and, by recipe, an adapter and keys and values) while the checkpoint stays frozen. "
-        "Cancel keeps the work: queue again and training goes on where it stopped. A finished training is kept on disk, so the same inputs "
-        "are never trained twice, not even after a restart."
+        "Cancel keeps the work: queue again and training goes on where it stopped. Stop, in the strip below, ends it with the best so far, and the "
+        "graph goes on. A finished training is kept on disk, so the same inputs are never trained twice, not even after a restart."
     )
     CATEGORY = CATEGORY
     FUNCTION = "train"
     OUTPUT_NODE = True
     RETURN_TYPES = (IDENTITY, "IMAGE")
     RETURN_NAMES = ("identity", "chart")
-    OUTPUT_TOOLTIPS = ("The learned person, for Apply ID Adapter and Save Identity.", "The loss of every training step.")
+    OUTPUT_TOOLTIPS = ("The learned person, for Apply ID Adapter and Save Identity.", "The loss of every training step, and the likeness where it was measured.")
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -69,15 +70,24 @@ class TrainIDEA:
                     "What else the photographs show, such as: smiling, wearing a blue shirt, in a forest. What is said here is not learned as a part of the "
                     "person. One line for all photographs, or one line for each."
                 )}),
+                "preview_every": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": (
+                    "Shows the person in the strip below after every so many steps, always with the same seed. 0 = never; with a face model, ten times in "
+                    "the training. A preview takes as long as a picture of 12 steps."
+                )}),
+                "face_model": (FACE_MODEL, {"tooltip": (
+                    "Measures how alike each preview is to the photographs; the most alike step is returned instead of the last. Best another face "
+                    "model than Face Embed's, so that the training is not judged by its own measure."
+                )}),
             },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
     def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, masks=None, stages=0,
-              attention="recipe's own", caption="", node_id=None):
+              attention="recipe's own", caption="", preview_every=0, face_model=None, node_id=None):
         from ..idea_engine.chart import loss_chart
         from ..idea_engine.checkpoint import Checkpoint
         from ..idea_engine.errors import FamilyMismatchError
+        from ..idea_engine.fingerprint import content_key
         from ..idea_engine.tokens import check_trigger
         from ..idea_engine.train import train
         from ..idea_engine.train_config import TrainConfig
@@ -100,23 +110,40 @@ class TrainIDEA:
             resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
         )
         faces = _face_masks(masks, enhanced, photos) if config.resolved().reads_masks else None
+        every = preview_every or (0 if face_model is None else max(1, config.resolved().steps // _JUDGED_TIMES))
         key = _content_key(backend, enhanced, photos, config, faces)
+        if face_model is not None:
+            key = content_key("judged 1", key, every, face_model.recognizer)
         finished = training_cache() / f"{key}.safetensors"
         identity = _kept(finished, enhanced, trigger)
         if identity is not None:
             note = "taken from an earlier training of the same inputs"
         else:
-            progress = TrainingProgress(node_id, config.resolved().steps, model.model.latent_format)
-            identity, report = train(
-                backend, enhanced, list(photos), config, masks=faces, on_step=progress, checkpoint=Checkpoint(training_cache() / f"{key}.partial")
-            )
-            _keep(identity, finished)
+            judge = None if face_model is None else _judge(face_model, photos)
+            with TrainingProgress(node_id, config.resolved().steps, model.model.latent_format) as progress:
+                identity, report = train(
+                    backend, enhanced, list(photos), config, masks=faces, on_step=progress, previews=progress.previews(every, judge),
+                    checkpoint=Checkpoint(training_cache() / f"{key}.partial"), stop=progress.stopping,
+                )
+            if not report.stopped:  # what was stopped is not what these inputs give
+                _keep(identity, finished)
             trim_training_cache()
             note = _summary(report)
-        losses = identity.metadata.config["losses"]
+        course = identity.metadata.config
+        losses = course["losses"]
         finite = [loss for loss in losses if loss is not None] or [float("nan")]  # a step whose loss was not finite was skipped
+        chart = loss_chart(losses, title=f"{trigger} · {recipe}", likenesses=course.get("likenesses", ()))
         return {"ui": {"text": [f"{trigger}: {len(losses)} steps, loss {finite[0]:.4f} → {finite[-1]:.4f}; {note}."]},
-                "result": (identity, to_image(loss_chart(losses, title=f"{trigger} · {recipe}")))}
+                "result": (identity, to_image(chart))}
+
+
+def _judge(face_model, photos):
+    """Previews → mean cosine to the person in the photographs, as this face model sees both; a preview without a face counts 0."""
+    from ..idea_engine.face import embed_faces
+    from .evaluate import _face_rows
+
+    person = embed_faces(face_model, list(photos), on_missing="skip").mean()
+    return lambda pictures: float((_face_rows(face_model, pictures)[0] @ person).mean())
 
 
 def _face_masks(masks, enhanced, photos):
@@ -178,6 +205,10 @@ def _keep(identity, path) -> None:
 
 def _summary(report) -> str:
     parts = [f"{report.seconds:.0f} s"]
+    if report.stopped:
+        parts.append("ended by Stop")
+    if report.likenesses:
+        parts.append(f"best at step {report.best_step} with a likeness of {dict(report.likenesses)[report.best_step]:.2f}")
     if report.resumed_at:
         parts.append(f"resumed at step {report.resumed_at}")
     if report.skipped:

@@ -138,6 +138,9 @@ class DiffusionBackend(Protocol):
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) in 0..1 → (B, C, h, w) latents in the denoiser's scale. No gradient."""
 
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) latents in the denoiser's scale → (B, H, W, 3) float32 in 0..1 on the CPU. No gradient; not inside :meth:`training`."""
+
     def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
         """Noise the latents to ``timesteps`` (B,), ask the network once. Differentiable inside :meth:`training`."""
 

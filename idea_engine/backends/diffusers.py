@@ -110,6 +110,11 @@ class DiffusersBackend:
         latents = self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
         return latents.float().to(self.device)
 
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.device, self.vae.dtype)).sample
+        return (pixels.float() / 2 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1).cpu()
+
     def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
         alpha = self.alphas.to(latents.device)[timesteps].view(-1, 1, 1, 1)
         signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()

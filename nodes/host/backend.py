@@ -55,29 +55,23 @@ class TextBackend:
         return [getattr(self.clip.tokenizer, key) for key in self.family.encoders]
 
     def tokenize(self, before: str, after: str, count: int) -> Prompt:
-        if count == 0:
-            pairs, positions = self.clip.tokenize(f"{before}{after}"), ()
+        if count:
+            # Through the very path that prompts take when the identity is applied, so that training and use agree token by token.
+            marks = {key: torch.randn(count, width, generator=torch.Generator().manual_seed(0)) for key, width in self.family.encoders.items()}
+            applied = AppliedIdentity(Identity(self.family, marks, IdentityMetadata(_SLOT, "slot", self.family.name)))
+            pairs = with_identity(self.clip, applied).tokenize(f"{before}{_SLOT}{after}")
+            positions = find_places(pairs, [applied])[0].positions
         else:
-            pairs, positions = self._with_slot(before, after, count)
-        pairs = pairs if isinstance(pairs, dict) else {next(iter(self.family.encoders)).removeprefix("clip_"): pairs}
+            pairs, positions = self.clip.tokenize(before + after), ()
         ids = {}
         for key in self.family.encoders:
             chunk = pairs[key.removeprefix("clip_")][0]
             ids[key] = torch.tensor([0 if torch.is_tensor(entry[0]) else int(entry[0]) for entry in chunk])
         stop = self._tokenizers()[0].end_token
-        last = positions[-1] if positions else 0
+        first = positions[-1] + 1 if positions else 1
         first_key = next(iter(ids))
-        end = next(i for i in range(last + 1, len(ids[first_key])) if ids[first_key][i] == stop)
+        end = next(i for i in range(first, len(ids[first_key])) if ids[first_key][i] == stop)
         return Prompt(ids, positions, end)
-
-    def _with_slot(self, before: str, after: str, count: int):
-        """The host's tokens of a prompt about the identity, through the very path that prompts take when it is applied, so that training and use
-        agree token by token; and its places.
-        """
-        marks = {key: torch.randn(count, width, generator=torch.Generator().manual_seed(0)) for key, width in self.family.encoders.items()}
-        applied = AppliedIdentity(Identity(self.family, marks, IdentityMetadata(_SLOT, "slot", self.family.name)))
-        pairs = with_identity(self.clip, applied).tokenize(f"{before}{_SLOT}{after}")
-        return pairs, find_places(pairs, [applied])[0].positions
 
     def token_rows(self, encoder: str, ids: Tensor) -> Tensor:
         table = self.encoders[encoder].transformer.get_input_embeddings().weight
@@ -181,6 +175,11 @@ class ComfyBackend(TextBackend):
     def encode_images(self, images: Tensor) -> Tensor:
         with torch.inference_mode():
             return self.model.model.process_latent_in(self.vae.encode(images)).float().to(self.device)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        with torch.inference_mode():
+            pixels = self.vae.decode(self.model.model.process_latent_out(latents)).float().cpu()
+        return pixels.clamp(0.0, 1.0)  # made outside of inference mode, so an ordinary tensor
 
     def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
         base = self.model.model

@@ -1,17 +1,20 @@
-"""Telling the artist how training goes: the host's progress bar with a preview, live messages, and its cancel button."""
+"""Telling the artist how training goes: the host's progress bar with a preview, live messages, and the buttons Cancel and Stop."""
 from __future__ import annotations
 
 import math
 import time
 from typing import Any
 
+from ...idea_engine.previews import Preview, Previews
 from ...idea_engine.train import StepEvent
+from .live import LiveTraining
 
 _MESSAGE_EVERY = 0.25  # seconds; a browser draws no faster
 _PREVIEW_EVERY = 2.0  # seconds; a preview costs a small decode
 _PREVIEW_FORMAT = "JPEG"
 _LOSSES_SENT = 400  # the longest curve a message carries
 EVENT = "idea.progress"
+PREVIEW_EVENT = "idea.preview"
 
 
 def check_interrupt() -> None:
@@ -22,7 +25,7 @@ def check_interrupt() -> None:
 
 
 class TrainingProgress:
-    """Called after every training step."""
+    """Called after every training step. In a ``with`` statement pages that are opened late see the training too, and can stop it."""
 
     def __init__(self, node_id: Any, steps: int, latent_format):
         from comfy.utils import ProgressBar
@@ -33,6 +36,16 @@ class TrainingProgress:
         self.started = time.monotonic()
         self.told = self.previewed = 0.0
         self.first: int | None = None  # step at which this run began; a resumed one does not begin at 0
+        self.live = LiveTraining(node_id)
+
+    def __enter__(self) -> "TrainingProgress":
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.live.__exit__(*exception)
+        if exception[0] is None and self.stopping() and self.live.progress is not None:
+            self.live.send(EVENT, {**self.live.progress, "state": "stopped"})
 
     def __call__(self, event: StepEvent) -> None:
         now, last = time.monotonic(), event.step == event.steps
@@ -45,18 +58,37 @@ class TrainingProgress:
             self._send(event, now - self.started)
         check_interrupt()
 
+    def previews(self, every: int, judge=None) -> Previews | None:
+        """Previews with a fixed seed every so many steps, in the strip of the node; None for 0."""
+        if not every:
+            return None
+        self.previewer = None  # the strip shows a better picture than the host would on the same node
+        return Previews(every, judge, self.show)
+
+    def show(self, preview: Preview) -> None:
+        """Send one picture of the person to the pages."""
+        from .images import to_data_url
+
+        check_interrupt()
+        self.live.preview = {
+            "node": self.node_id, "step": preview.step, "likeness": preview.likeness, "image": to_data_url(preview.pictures[:1]),
+        }
+        self.live.send(PREVIEW_EVENT, self.live.preview)
+
+    def stopping(self) -> bool:
+        """Whether the artist wants the training to end with what it has."""
+        return self.live.stopping()
+
     def _send(self, event: StepEvent, seconds: float) -> None:
         """Each message holds the recent losses, so a page that was opened late, or a resumed training, shows its whole curve."""
-        from server import PromptServer
-
-        server = getattr(PromptServer, "instance", None)
-        if server is not None:
-            self.first = event.step - 1 if self.first is None else self.first
-            remaining = seconds / (event.step - self.first) * (event.steps - event.step)
-            losses = [value if math.isfinite(value) else None for value in event.losses[-_LOSSES_SENT:]]  # JSON knows no NaN
-            server.send_sync(EVENT, {
-                "node": self.node_id, "step": event.step, "steps": event.steps, "loss": losses[-1], "losses": losses, "remaining": remaining,
-            })
+        self.first = event.step - 1 if self.first is None else self.first
+        remaining = seconds / (event.step - self.first) * (event.steps - event.step)
+        losses = [value if math.isfinite(value) else None for value in event.losses[-_LOSSES_SENT:]]  # JSON knows no NaN
+        self.live.progress = {
+            "node": self.node_id, "step": event.step, "steps": event.steps, "loss": losses[-1], "losses": losses, "remaining": remaining,
+            "likenesses": [list(judged) for judged in event.likenesses], "state": "done" if event.step == event.steps else "running",
+        }
+        self.live.send(EVENT, self.live.progress)
 
     def _preview(self, event: StepEvent):
         image = self.previewer.decode_latent_to_preview(event.denoised)

@@ -1,5 +1,7 @@
 """Training inside real hosts: right gradients, nothing left behind, cancel and resume, live messages."""
+import json
 import threading
+import urllib.request
 
 import pytest
 from launcher.errors import InterruptedRunError, NodeFailedError
@@ -256,3 +258,51 @@ def test_stages_and_attention_are_options_of_the_train_node(host, graph, photo):
     other = graph.add("EmptyImage", width=80, height=64, batch_size=1, color=0x4080C0)  # not the photograph Face Embed saw
     with pytest.raises(NodeFailedError, match="Connect masks of Face Embed"):
         host.probe(graph, "identities:summary", a=train(graph, loader, other[0], start[0], attention="face mask")[0])
+
+
+def ask(host, path, message=None):
+    """The JSON answer of the host to a page's question."""
+    body = None if message is None else json.dumps(message).encode()
+    request = urllib.request.Request(host.client.address + path, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_stop_ends_the_training_and_the_graph_goes_on_but_it_is_not_kept_as_finished(host, graph, photo):
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
+    trained = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=71)[0], steps=2000, seed=71)
+    late, answers, states = [], [], []
+
+    def press_stop(kind, data):
+        if kind != "idea.progress":
+            return
+        states.append(data["state"])
+        if data["step"] >= 2 and not answers:
+            late.extend(ask(host, "/idea/training"))  # what a page opened now is told
+            answers.append(ask(host, "/idea/training/stop", {"node": trained.id}))
+
+    text = host.run(graph, on_message=press_stop).outputs[trained.id]["text"][0]
+    assert "ended by Stop" in text and answers == [{"stopping": True}] and states[-1] == "stopped"
+    assert [one["progress"]["node"] for one in late] == [trained.id] and late[0]["progress"]["step"] >= 1
+    assert ask(host, "/idea/training") == [] and ask(host, "/idea/training/stop", {"node": trained.id}) == {"stopping": False}
+
+    host.client.free()  # now the node runs again, and goes on where Stop was pressed
+    seen = cancel_when(host, graph, lambda step: step >= 1)
+    assert seen[0]["step"] > 1
+
+
+def test_previews_reach_the_pages_and_change_nothing_that_is_learned(host, graph, photo):
+    loader = tiny(graph)
+    start = enhanced(graph, loader[1], seed=72)
+    plain = train(graph, loader, photo[0], start[0], steps=4, seed=72)
+    before = host.probe(graph, "identities:digest", a=plain[0])
+    assert host.probe(type(graph)(), "identities:forget_trainings") > 0
+    shown = type(graph)({key: value for key, value in graph.prompt.items() if key != plain.id})
+    again = train(shown, loader, photo[0], start[0], steps=4, seed=72, preview_every=2)
+    host.client.free()
+    seen = []
+    text = host.run(shown, on_message=lambda kind, data: seen.append(data) if kind == "idea.preview" else None).outputs[again.id]["text"][0]
+    assert "earlier" not in text
+    assert [one["step"] for one in seen] == [2, 4]
+    assert all(one["image"].startswith("data:image/jpeg") and one["likeness"] is None for one in seen)
+    assert host.probe(shown, "identities:digest", a=again[0]) == before

@@ -6,8 +6,9 @@ import { LiveChart } from "./live_chart.js";
 import { addPassiveWidget, dropPassiveValues, growToFit } from "./passive_widget.js";
 
 const TRAINER = "IDEA_TrainIDEA";
-const CHART_HEIGHT = 130; // units of the canvas
-const TALLEST_CHART = 200; // on a node that the artist made taller
+const CHART_HEIGHT = 150; // units of the canvas
+const PREVIEW_HEIGHT = 230; // with a picture in it
+const TALLEST_CHART = 320; // on a node that the artist made taller
 const LINE_HEIGHT = 15;
 
 const charts = new WeakMap(); // node → LiveChart
@@ -29,18 +30,49 @@ function findTrainer(id) {
   return (node?.comfyClass ?? node?.type) === TRAINER ? node : undefined;
 }
 
+/** The strip of a trainer, made at its first message. */
+function chartOf(node, id) {
+  if (!charts.has(node)) {
+    const chart = new LiveChart(() => api.fetchApi("/idea/training/stop", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ node: id }),
+    }));
+    charts.set(node, chart);
+    const height = () => (chart.hasPreview ? PREVIEW_HEIGHT : CHART_HEIGHT);
+    addPassiveWidget(node, "training", chart.element, height, { hideOnZoom: false, getMaxHeight: () => TALLEST_CHART });
+  }
+  return charts.get(node);
+}
+
 function showProgress({ detail }) {
   const node = findTrainer(detail?.node);
   if (!node) return; // another workflow is on the canvas
-  if (!charts.has(node)) {
-    const chart = new LiveChart();
-    charts.set(node, chart);
-    addPassiveWidget(node, "training", chart.element, () => CHART_HEIGHT, { hideOnZoom: false, getMaxHeight: () => TALLEST_CHART });
-  }
-  const chart = charts.get(node);
+  const chart = chartOf(node, detail.node);
   chart.add(detail);
   chart.fit(app.canvas.ds.scale); // hosts that draw nodes as HTML do not call onDrawForeground
   node.setDirtyCanvas(true, false);
+}
+
+function showPreview({ detail }) {
+  const node = findTrainer(detail?.node);
+  if (!node) return;
+  const chart = chartOf(node, detail.node);
+  const first = !chart.hasPreview;
+  chart.preview(detail);
+  if (first) growToFit(node);
+}
+
+/** What this page missed: it was opened, or the workflow loaded, while a training runs. */
+async function catchUp() {
+  try {
+    const answer = await api.fetchApi("/idea/training");
+    if (!answer.ok) return;
+    for (const { progress, preview } of await answer.json()) {
+      showProgress({ detail: progress });
+      if (preview) showPreview({ detail: preview });
+    }
+  } catch {
+    // A server that cannot be asked now sends its messages later all the same.
+  }
 }
 
 function showStop({ detail }, text) {
@@ -77,9 +109,11 @@ app.registerExtension({
   name: "ID-EA",
   setup() {
     api.addEventListener("idea.progress", showProgress);
+    api.addEventListener("idea.preview", showPreview);
     api.addEventListener("execution_interrupted", (event) => showStop(event, "stopped, queue to resume"));
     api.addEventListener("execution_error", (event) => showStop(event, "stopped by an error"));
   },
+  afterConfigureGraph: catchUp,
   nodeCreated(node) {
     // A new seed at every queue would train the person anew every time; a workflow that says otherwise is read after this.
     const control = (node.comfyClass ?? node.type) === TRAINER && node.widgets?.find((widget) => widget.name === "control_after_generate");

@@ -1,4 +1,4 @@
-// The live training strip: a line of text over the loss points and their running mean.
+// The live training strip: text and the Stop button over the loss points, their running mean and the likeness, beside the newest preview.
 import { LossCurve } from "./loss_curve.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -9,6 +9,8 @@ const READABLE = 11; // smallest height of letters on the screen, in pixels
 const LARGEST = 21; // in units of the canvas: about READABLE at 50 % zoom
 const LOSS_UP_TO = 15; // larger letters leave no room for the number
 const MANY = 150; // points from which on they are drawn smaller
+const BLUE = "#3d8bfd"; // these two stand out on dark and on light
+const ORANGE = "#e07b1a";
 
 /** '45 s left', '3 min left', '1 h 05 min left'. */
 export function remainingText(seconds) {
@@ -19,11 +21,12 @@ export function remainingText(seconds) {
 }
 
 export class LiveChart {
-  constructor() {
+  /** @param {() => void} onStop called when Stop is pressed */
+  constructor(onStop) {
     this.curve = new LossCurve();
+    this.likenesses = []; // [step, likeness] in order
     // The host sets style.display of the element it is given, so the layout lives one level below.
     this.element = block("div", "");
-    this.element.setAttribute("role", "img");
     // Colours come from the host's theme, so the strip follows when the artist changes it.
     const strip = block("div", "display:flex;flex-direction:column;box-sizing:border-box;height:100%;padding:4px 6px;border-radius:4px;" +
       "overflow:hidden;font-family:sans-serif;background:var(--comfy-input-bg,#222);color:var(--input-text,#ddd)");
@@ -32,32 +35,71 @@ export class LiveChart {
     this.loss = block("span", "");
     this.time = block("span", "");
     this.labels.append(this.progress, this.loss, this.time);
+    this.second = block("div", "display:flex;align-items:center;justify-content:space-between;column-gap:0.8em;line-height:1.25;white-space:nowrap");
+    this.likeness = block("span", "overflow:hidden;text-overflow:ellipsis");
+    this.stopButton = block("button", "margin-left:auto;padding:0 0.7em;font:inherit;line-height:1.4;cursor:pointer;border-radius:4px;" +
+      "border:1px solid var(--border-color,#666);color:inherit;background:var(--comfy-menu-bg,#353535);pointer-events:auto");
+    this.stopButton.type = "button";
+    this.stopButton.textContent = "Stop";
+    this.stopButton.title = "End the training with the best so far; the workflow goes on. Cancel instead keeps it for later.";
+    this.stopButton.addEventListener("click", () => {
+      this.stopButton.disabled = true;
+      this.time.textContent = "stopping";
+      onStop();
+    });
+    for (const kind of ["pointerdown", "mousedown"]) this.stopButton.addEventListener(kind, (event) => event.stopPropagation()); // not a drag of the node
+    this.second.append(this.likeness, this.stopButton);
     const drawing = document.createElementNS(SVG, "svg");
     drawing.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     drawing.setAttribute("preserveAspectRatio", "none");
-    drawing.style.cssText = "flex:1 1 0;min-height:0;width:100%;display:block";
+    drawing.style.cssText = "flex:1 1 0;min-width:0;height:100%;display:block";
+    drawing.setAttribute("role", "img");
+    this.drawing = drawing;
     this.points = stroke("currentColor", 4, 0.45);
-    this.mean = stroke("#3d8bfd", 2.5, 1); // a blue that stands out on dark and on light
-    drawing.append(this.points, this.mean);
-    strip.append(this.labels, drawing);
+    this.mean = stroke(BLUE, 2.5, 1);
+    this.alike = stroke(ORANGE, 2.5, 1);
+    this.alikePoints = stroke(ORANGE, 6, 1);
+    drawing.append(this.points, this.mean, this.alike, this.alikePoints);
+    this.picture = block("img", "display:none;height:100%;max-width:50%;object-fit:contain;border-radius:3px");
+    const body = block("div", "display:flex;flex:1 1 0;min-height:0;column-gap:6px");
+    body.append(drawing, this.picture);
+    strip.append(this.labels, this.second, body);
     this.element.append(strip);
     this.fit(1);
   }
 
   /** Show one `idea.progress` message. */
   add(message) {
+    if (message.step < this.curve.step) this.#forgetPreview(); // a new training
     this.curve.add(message);
+    this.likenesses = message.likenesses ?? [];
     const { step, steps } = this.curve;
+    const running = step < steps && message.state !== "stopped";
     const mean = this.curve.mean().at(-1)?.[1];
     this.progress.textContent = `step ${step}/${steps}`;
     this.loss.textContent = mean === undefined ? "loss not finite" : `loss ${mean.toPrecision(3)}`;
-    this.time.textContent = step >= steps ? "done" : remainingText(message.remaining);
+    if (!this.stopButton.disabled || !running) this.time.textContent = step >= steps ? "done" : running ? remainingText(message.remaining) : "stopped";
+    this.#showLikeness();
+    this.#showStop(running);
     this.#draw();
+  }
+
+  /** Show one `idea.preview` message. */
+  preview({ image, step }) {
+    this.picture.src = image;
+    this.picture.alt = this.picture.title = `the person after step ${step}`;
+    this.picture.style.display = "block";
+  }
+
+  get hasPreview() {
+    return this.picture.style.display !== "none";
   }
 
   /** Training ended early. */
   stop(text) {
-    if (this.curve.step < this.curve.steps) this.time.textContent = text;
+    if (this.curve.step >= this.curve.steps) return;
+    this.time.textContent = text;
+    this.#showStop(false);
   }
 
   /** Keep the letters readable at this zoom of the canvas. */
@@ -65,22 +107,51 @@ export class LiveChart {
     const size = Math.min(LARGEST, Math.max(12, READABLE / scale));
     if (size === this.size) return;
     this.size = size;
-    this.labels.style.fontSize = `${size}px`;
+    this.labels.style.fontSize = this.second.style.fontSize = `${size}px`;
+    this.#showLikeness();
     this.loss.style.display = size > LOSS_UP_TO ? "none" : "";
+  }
+
+  #forgetPreview() {
+    this.picture.style.display = "none";
+    this.picture.removeAttribute("src");
+  }
+
+  #showStop(running) {
+    if (running && this.stopButton.style.display === "none") this.stopButton.disabled = false;
+    this.stopButton.style.display = running ? "" : "none";
+    this.second.style.display = running || this.likenesses.length ? "flex" : "none";
+  }
+
+  #showLikeness() {
+    if (!this.likenesses.length) {
+      this.likeness.textContent = "";
+      return;
+    }
+    const [best, most] = this.likenesses.reduce((a, b) => (b[1] >= a[1] ? b : a));
+    const dot = block("span", `color:${ORANGE}`);
+    dot.textContent = "● ";
+    const now = this.likenesses.at(-1)[1].toFixed(2);
+    this.likeness.replaceChildren(dot, this.size > LOSS_UP_TO ? `alike ${now}` : `likeness ${now}, best ${most.toFixed(2)} at step ${best}`);
   }
 
   #draw() {
     const [low, high] = this.curve.range();
-    const place = ([step, loss]) => {
+    const values = this.likenesses.map(([, value]) => value);
+    const [less, more] = [Math.min(0, ...values), Math.max(0.1, ...values)]; // likeness has a scale of its own, from 0 up
+    const place = ([step, loss], low, high) => {
       const x = MARGIN + ((WIDTH - 2 * MARGIN) * (step - 1)) / Math.max(1, this.curve.steps - 1);
       const y = HEIGHT - MARGIN - ((HEIGHT - 2 * MARGIN) * (loss - low)) / (high - low);
       return `${x.toFixed(1)} ${Math.min(HEIGHT - MARGIN, Math.max(MARGIN, y)).toFixed(1)}`;
     };
     const points = this.curve.points();
     this.points.setAttribute("stroke-width", points.length > MANY ? 2.5 : 4);
-    this.points.setAttribute("d", points.map((point) => `M${place(point)}h0`).join("")); // a round cap makes each a dot
-    this.mean.setAttribute("d", this.curve.mean().map((point, i) => (i ? "L" : "M") + place(point)).join(""));
-    this.element.setAttribute("aria-label", `Training: ${[this.progress, this.loss, this.time].map((label) => label.textContent).join(", ")}`);
+    this.points.setAttribute("d", points.map((point) => `M${place(point, low, high)}h0`).join("")); // a round cap makes each a dot
+    this.mean.setAttribute("d", this.curve.mean().map((point, i) => (i ? "L" : "M") + place(point, low, high)).join(""));
+    this.alike.setAttribute("d", this.likenesses.map((point, i) => (i ? "L" : "M") + place(point, less, more)).join(""));
+    this.alikePoints.setAttribute("d", this.likenesses.map((point) => `M${place(point, less, more)}h0`).join(""));
+    const said = [this.progress, this.loss, this.likeness, this.time].map((label) => label.textContent).filter(Boolean);
+    this.drawing.setAttribute("aria-label", `Training: ${said.join(", ")}`);
   }
 }
 

@@ -1,0 +1,56 @@
+"""One host and one browser for all tests of this folder; without a browser they say that they were not run."""
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from chromium import Page, find_browser, show_canvas
+from launcher import hosts
+from launcher.base_directory import BaseDirectory
+from launcher.server import PACK_NAME, HostProcess
+
+# Two threads would only wait for each other: the models are tiny.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parent.parent.parent
+NO_BROWSER = "not run: no Chromium or Chrome here; install one (apt install chromium), or name it in the environment variable CHROMIUM"
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    if find_browser() is None:
+        for item in items:
+            if here in Path(item.path).parents:
+                item.add_marker(pytest.mark.skip(reason=NO_BROWSER))
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory) -> Path:
+    """Where pictures of the page go: $IDEA_SCREENSHOTS, to be kept as build artefacts, else a temporary folder."""
+    folder = Path(os.environ.get("IDEA_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The first ComfyUI that is found, else the pip host; $IDEA_BROWSER_HOST names another one by its id."""
+    found = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_installed(Path(sys.executable)) else [])]
+    assert found, "no ComfyUI to test on; run: python quickstart.py test"
+    wanted = os.environ.get("IDEA_BROWSER_HOST", found[0].id)
+    host = next((one for one in found if one.id == wanted), None)
+    assert host is not None, f"$IDEA_BROWSER_HOST is {wanted}, but there are only {', '.join(one.id for one in found)}"
+    base = BaseDirectory.make(tmp_path_factory.mktemp("browser-host"))
+    base.add_node_pack(ROOT, PACK_NAME)
+    settings = base.root / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text('{"Comfy.TutorialCompleted": true}', encoding="utf-8")  # else a window of templates covers the canvas
+    with HostProcess(host, base) as process:
+        yield process
+
+
+@pytest.fixture
+def page(server, tmp_path):
+    """A fresh tab that shows the host's canvas."""
+    with Page(find_browser(), tmp_path / "profile") as page:
+        show_canvas(page, server.address)
+        yield page
