@@ -26,7 +26,8 @@ def _definition(node: dict) -> dict:
     for kind in ("required", "optional"):
         for name, (_, *options) in (node["input"].get(kind) or {}).items():
             inputs[name] = {"name": name, "tooltip": options[0]["tooltip"]}
-    outputs = {str(slot): {"name": name, "tooltip": tooltip} for slot, (name, tooltip) in enumerate(zip(node["output_name"], node["output_tooltips"]))}
+    tooltips = node.get("output_tooltips") or [""] * len(node["output_name"])  # ComfyUI of June 2024 does not tell them
+    outputs = {str(slot): {"name": name, "tooltip": tooltip} for slot, (name, tooltip) in enumerate(zip(node["output_name"], tooltips))}
     return {"display_name": node["display_name"], "description": node["description"], "inputs": inputs, "outputs": outputs}
 
 

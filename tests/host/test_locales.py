@@ -6,15 +6,16 @@ from launcher.locales import LANGUAGES, english, leaves, read
 
 
 @pytest.fixture(scope="module")
-def texts(request):
+def texts():
     """Language → place → text."""
     return {language: leaves(read(language)) for language in LANGUAGES}
 
 
 def test_english_is_what_the_nodes_say(host, texts):
-    declared = english(host.client.object_info())
-    said = {place: text for place, text in leaves(declared).items() if place[-1] != "tooltip" or place[1] == "inputs" or text}
-    assert said == texts["en"]
+    said = leaves(english(host.client.object_info()))
+    assert set(said) == set(texts["en"])
+    unknown = [place for place, text in said.items() if place[1] == "outputs" and place[-1] == "tooltip" and not text]  # ComfyUI of June 2024 does not tell
+    assert {place: text for place, text in said.items() if place not in unknown} == {place: text for place, text in texts["en"].items() if place not in unknown}
 
 
 @pytest.mark.parametrize("language", LANGUAGES[1:])
