@@ -10,7 +10,7 @@ from launcher.requirements import read_lines
 from PIL import Image
 
 ROOT = Path(idea_engine.__file__).parent.parent
-CALLS = {"eval", "exec", "compile", "__import__", "import_module", "system", "popen", "Popen", "spawn"}
+CALLS = {"eval", "exec", "__import__", "import_module", "system", "popen", "Popen", "spawn"}
 MODULES = {"subprocess", "pickle", "cPickle", "dill", "marshal", "shelve", "socket", "urllib", "http", "requests", "aiohttp", "ftplib", "ctypes", "importlib", "imp"}
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="this checkout is no git repository")
@@ -22,7 +22,7 @@ def flagged(tree: ast.Module) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if isinstance(node.func, ast.Attribute) else ""
-            found += [f"{name}()"] if name in CALLS else []
+            found += [f"{name}()"] if name in CALLS or (name == "compile" and isinstance(node.func, ast.Name)) else []  # re.compile is none
             if name == "load" and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name) and node.func.value.id == "torch":
                 safe = any(k.arg == "weights_only" and isinstance(k.value, ast.Constant) and k.value.value is True for k in node.keywords)
                 found += [] if safe else ["torch.load without weights_only=True"]
