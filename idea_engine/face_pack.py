@@ -114,12 +114,22 @@ def pack_licence(folder: Path, root: Path, recognizer: Path) -> str:
 
 
 def missing_package_sentence(package: str, error: Exception) -> str:
-    """For a Python package that face recognition needs and that cannot be imported."""
+    """For a Python package that face recognition needs and that cannot be imported.
+
+    insightface asks pip for onnxruntime; beside an onnxruntime-gpu that would break both, so where one is, pip must not follow.
+    """
     import sys
 
+    pip = f'"{sys.executable}" -m pip install'
+    try:
+        import onnxruntime  # noqa: F401  (whichever of its builds is here stays the only one)
+
+        way = f'{pip} --no-deps "insightface>=2"  and then  {pip} onnx opencv-python scikit-image scipy tqdm requests'
+    except ImportError:
+        way = f'{pip} "insightface>=2" onnxruntime'
     return (
         f"The Python package {package} cannot be imported ({error}). Load Face Model needs insightface (version 2 or later) and "
-        f'onnxruntime: run  "{sys.executable}" -m pip install "insightface>=2" onnxruntime  and restart ComfyUI.'
+        f"onnxruntime: run  {way}  and restart ComfyUI."
     )
 
 

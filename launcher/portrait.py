@@ -13,9 +13,9 @@ from .requirements import CHECKOUT
 from .server import HostProcess
 from .workflow import load_workflow, override
 
-FROM_PHOTO = CHECKOUT / "example_workflows" / "1 - one photo to portraits.json"
+FROM_PHOTO = CHECKOUT / "example_workflows" / "1 — one photo to portraits.json"
 FROM_DEMO = CHECKOUT / "example_workflows" / "0 — try it with no download.json"
-FROM_IDENTITY = CHECKOUT / "example_workflows" / "2 - use a saved identity.json"
+FROM_IDENTITY = CHECKOUT / "example_workflows" / "2 — use a saved identity.json"
 TRIGGER = "<anna>"  # in the prompts of the example workflows
 PHOTO = CHECKOUT / "example_workflows" / "anna.png"
 PORTRAIT_WORLD = "the Portrait World: a small model of drawn people that ships with the pack"

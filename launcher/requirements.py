@@ -58,8 +58,9 @@ TESTS = Layer("tests", ("pytest>=8", "diffusers", "accelerate"))
 
 
 def pack_layers(checkout: Path = CHECKOUT) -> tuple[Layer, ...]:
-    """Return what every environment holds: torch, the pack's own requirements, and onnx to make the demo face pack."""
-    return TORCH, Layer("pack", (*read_lines(checkout / "requirements.txt"), "onnx")), HEADLESS
+    """Return what every environment holds: torch, the pack's own requirements, the face recognizer, and onnx to make the demo face pack."""
+    own = [line for name in ("requirements.txt", "requirements-face.txt") for line in read_lines(checkout / name)]
+    return TORCH, Layer("pack", (*own, "onnx")), HEADLESS
 
 
 def checkout_host_layer(root: Path) -> Layer:

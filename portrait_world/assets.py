@@ -44,7 +44,7 @@ def state(name: str) -> dict[str, Tensor]:
 
 def _module(made: nn.Module, name: str) -> nn.Module:
     made.load_state_dict(state(name))
-    return made.eval().requires_grad_(False)
+    return made.train(False).requires_grad_(False)
 
 
 @lru_cache(maxsize=1)

@@ -77,7 +77,7 @@ def load_vae():
     vae = comfy.sd.VAE(sd=comfy.taesd.taesd.TAESD().state_dict())
     model = Autoencoder()
     model.load_state_dict(assets.state("autoencoder"))
-    model = model.eval().requires_grad_(False).to(vae.vae_dtype)
+    model = model.train(False).requires_grad_(False).to(vae.vae_dtype)
     vae.first_stage_model = model
     vae.patcher = comfy.model_patcher.ModelPatcher(model, load_device=vae.device, offload_device=management.vae_offload_device())
     return vae

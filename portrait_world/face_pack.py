@@ -36,7 +36,7 @@ def _onnx(model: torch.nn.Module, example, input_name: str, outputs: list[str], 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the older exporter needs no further package
         torch.onnx.export(
-            model.eval(), (example,), buffer, dynamo=False, opset_version=17, input_names=[input_name], output_names=outputs, dynamic_axes=axes
+            model.train(False), (example,), buffer, dynamo=False, opset_version=17, input_names=[input_name], output_names=outputs, dynamic_axes=axes
         )
     return buffer.getvalue()
 

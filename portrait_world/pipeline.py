@@ -34,7 +34,7 @@ def text_encoder():
 
     model = CLIPTextModel(CLIPTextConfig(**CONFIG))
     model.load_state_dict(assets.text_encoder_state(), strict=False)  # its position ids are a buffer of its own
-    return model.eval().requires_grad_(False)
+    return model.train(False).requires_grad_(False)
 
 
 def unet():
@@ -43,7 +43,7 @@ def unet():
 
     model = build()
     model.load_state_dict(assets.denoiser_state())
-    return model.eval().requires_grad_(False)
+    return model.train(False).requires_grad_(False)
 
 
 def portrait_vae():
@@ -83,4 +83,4 @@ def portrait_vae():
 
     vae = PortraitVAE()
     vae.inner.load_state_dict(assets.state("autoencoder"))
-    return vae.eval().requires_grad_(False)
+    return vae.train(False).requires_grad_(False)

@@ -1,15 +1,14 @@
 """The Portrait World is a model like any other: stock nodes take it, and diffusers draws the same pictures with it."""
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from launcher.workflow import load_workflow, override
+from launcher.example_workflow import DEMO_PACK, EXAMPLES, on_demo_model
+from launcher.portrait import PHOTO
+from launcher.workflow import load_workflow
 from safetensors.torch import save_file
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "example_workflows").glob("*.json"))
 TEXT = "a photo of anna smith smiling wearing a red shirt on a beach"
-DEMO_PACK = "Portrait World (demo)"
 
 
 @pytest.fixture
@@ -149,7 +148,7 @@ def learn(graph, demo, photo, steps=3):
 
 
 def test_a_person_is_learned_from_an_uploaded_photograph(host, graph, demo):
-    name = host.client.upload_picture(EXAMPLES[0].parent / "anna.png")
+    name = host.client.upload_picture(PHOTO)
     photo = graph.add("LoadImage", image=name)
     faces, face, trained, (untrained, learned) = learn(graph, demo, photo[0])
     assert len(set(digests(host, graph, sample(graph, demo, positive=encode(graph, demo[1], "a photo of <anna> in a forest")[0]), untrained, learned))) == 3
@@ -158,38 +157,25 @@ def test_a_person_is_learned_from_an_uploaded_photograph(host, graph, demo):
 
 
 def test_the_photograph_that_ships_is_the_one_in_the_examples(host, graph, demo):
-    loaded = graph.add("LoadImage", image=host.client.upload_picture(EXAMPLES[0].parent / "anna.png"))
+    loaded = graph.add("LoadImage", image=host.client.upload_picture(PHOTO))
     assert host.probe(graph, "demo:grey_levels", a=demo[4], b=loaded[0])["largest"] == 0
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_workflow_runs_on_the_demo_model(host, path):
-    """Every node and every value is one the host declares; a checkpoint loader is replaced by the model that ships."""
+    """Every node and every value is one the host declares; what needs a download is replaced by the model that ships."""
     declared = host.client.object_info()
     prompt = load_workflow(path, declared)
     for node in prompt.values():
         inputs = declared[node["class_type"]]["input"]
         known = {**inputs.get("required", {}), **(inputs.get("optional") or {})}
         assert set(node["inputs"]) <= set(known) and set(inputs.get("required", {})) <= set(node["inputs"]), node
-    prompt = on_demo_model(host, prompt)
+    prompt = on_demo_model(prompt, host.client.upload_picture(PHOTO), saved_identity(host))
+    for node in prompt.values():  # the whole graph, in few steps
+        node["inputs"].update({"KSampler": {"steps": 2}, "IDEA_TrainIDEA": {"steps": 5, "batch": 1}}.get(node["class_type"], {}))
     execution = host.client.run(prompt, timeout=300)
     saving = [number for number, node in prompt.items() if node["class_type"] == "SaveImage"]
-    assert saving and all(len(execution.pictures(number)) == 1 for number in saving)
-
-
-def on_demo_model(host, prompt):
-    """The graph with the demo model for every loader of something to download, and few steps."""
-    for node in prompt.values():
-        if node["class_type"] == "CheckpointLoaderSimple":
-            node.update(class_type="IDEA_LoadDemoModel", inputs={})
-        if node["class_type"] == "IDEA_LoadIdentity":
-            node["inputs"]["identity"] = saved_identity(host)
-    prompt = override(prompt, "IDEA_LoadFaceModel", pack=DEMO_PACK)
-    if any(node["class_type"] == "LoadImage" for node in prompt.values()):
-        prompt = override(prompt, "LoadImage", image=host.client.upload_picture(EXAMPLES[0].parent / "anna.png"))
-    prompt = override(prompt, "EmptyLatentImage", width=128, height=128)
-    prompt = override(prompt, "IDEA_TrainIDEA", steps=2, batch=1, resolution=128)
-    return override(prompt, "KSampler", steps=2)
+    assert saving and all(execution.pictures(number) for number in saving)
 
 
 def saved_identity(host) -> str:

@@ -169,7 +169,7 @@ def test_a_foreign_or_missing_file_is_explained(host, graph):
 def test_the_example_workflow_on_the_demo_model_draws(host):
     from pathlib import Path
 
-    path = Path(__file__).parents[2] / "example_workflows" / "5 - FaceCLIP.json"
+    path = Path(__file__).parents[2] / "example_workflows" / "5 — FaceCLIP.json"
     prompt = load_workflow(path, host.client.object_info())
     prompt = override(override(prompt, "KSampler", steps=3), "EmptyLatentImage", batch_size=1)
     execution = host.client.run(prompt)
@@ -181,7 +181,7 @@ def test_the_example_workflow_on_the_demo_model_draws(host):
 def test_the_workflow_with_the_published_weights_fits_the_nodes(host):
     from pathlib import Path
 
-    path = Path(__file__).parents[2] / "example_workflows" / "6 - FaceCLIP with SDXL.json"
+    path = Path(__file__).parents[2] / "example_workflows" / "7 — FaceCLIP with SDXL.json"
     declarations = host.client.object_info()
     for node in load_workflow(path, declarations).values():
         declared = declarations[node["class_type"]]["input"]

@@ -104,3 +104,27 @@ def test_the_links_of_the_example_workflows_agree_with_their_nodes(path):
     for number, source, slot, target, place, type_ in saved["links"]:
         assert number in nodes[source]["outputs"][slot]["links"] and nodes[source]["outputs"][slot]["type"] == type_
         assert nodes[target]["inputs"][place]["link"] == number
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
+def test_nothing_lies_on_top_of_anything_on_the_canvas_and_every_node_is_in_one_group(path):
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    title = 32  # pixels above a node's position
+    boxes = {node["id"]: (node["pos"][0], node["pos"][1] - title, node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1]) for node in saved["nodes"]}
+    groups = [(x, y, x + width, y + height) for x, y, width, height in (group["bounding"] for group in saved["groups"])]
+    numbers = sorted(boxes)
+    assert [(a, b) for a in numbers for b in numbers if a < b and overlap(boxes[a], boxes[b])] == []
+    assert [(a, b) for a in range(len(groups)) for b in range(a) if overlap(groups[a], groups[b])] == []
+    for box in boxes.values():
+        assert sum(g[0] <= box[0] and g[1] <= box[1] and box[2] <= g[2] and box[3] <= g[3] for g in groups) == 1, box
+
+
+def overlap(one, other) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def test_the_workflows_are_numbered_without_a_gap_and_each_has_a_small_thumbnail():
+    paths = sorted((ROOT / "example_workflows").glob("*.json"))
+    assert [path.stem.split(" — ")[0] for path in paths] == [str(number) for number in range(len(paths))]
+    sizes = [path.with_suffix(".jpg").stat().st_size for path in paths]
+    assert all(0 < size <= 300_000 for size in sizes)
