@@ -119,7 +119,7 @@ class IDEA(IdentityModule):
                 family=self.family,
                 tokens=dict(self.tokens),
                 anchor=self.start,
-                adapter=self.adapter.bake(features, self.recipe.adapter_scope),
+                adapter=self.adapter.bake(features, self.recipe.adapter_scope) if "gate" in self.recipe.trains else None,  # a closed gate is none
                 **offsets,
                 key_weights=dict(enumerate(self.global_key)),
                 value_weights=dict(enumerate(self.global_value)),

@@ -95,6 +95,4 @@ class SeFiIDE(IDEA):
         stages = tuple(
             StageTokens(*({key: rows[stage, kind] for key, rows in staged.items()} for kind in (0, 1))) for stage in range(self.recipe.stages)
         )
-        whole = replace(super().identity(trigger, config, text_hash), tokens=self.single(), stages=stages)
-        # A closed gate is no adapter.
-        return rounded(whole if "gate" in self.recipe.trains else replace(whole, adapter=None))
+        return rounded(replace(super().identity(trigger, config, text_hash), tokens=self.single(), stages=stages))

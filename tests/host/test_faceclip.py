@@ -91,12 +91,16 @@ def test_stock_conditioning_nodes_work_on_it(host, graph, tiny_file, change):
     elif change == "average":
         positive = graph.add("ConditioningAverage", conditioning_to=plain[0], conditioning_from=other[0], conditioning_to_strength=0.5)
     elif change == "area":
-        positive = graph.add("ConditioningSetArea", conditioning=plain[0], width=32, height=64, x=0, y=0, strength=1.0)
+        part = graph.add("ConditioningSetAreaPercentage", conditioning=other[0], width=0.5, height=1.0, x=0.0, y=0.0, strength=1.0)
+        positive = graph.add("ConditioningCombine", conditioning_1=plain[0], conditioning_2=part[0])
     elif change == "mask":
         mask = graph.add("SolidMask", value=1.0, width=32, height=64)
-        positive = graph.add("ConditioningSetMask", conditioning=plain[0], mask=mask[0], strength=0.5, set_cond_area="default")
+        part = graph.add("ConditioningSetMask", conditioning=other[0], mask=mask[0], strength=0.5, set_cond_area="default")
+        positive = graph.add("ConditioningCombine", conditioning_1=plain[0], conditioning_2=part[0])
     else:
-        positive = graph.add("ConditioningSetTimestepRange", conditioning=plain[0], start=0.0, end=0.5)
+        begin = graph.add("ConditioningSetTimestepRange", conditioning=plain[0], start=0.0, end=0.5)
+        rest = graph.add("ConditioningSetTimestepRange", conditioning=other[0], start=0.5, end=1.0)
+        positive = graph.add("ConditioningCombine", conditioning_1=begin[0], conditioning_2=rest[0])
     whole, changed = sample(graph, model[0], plain[0], plain[1]), sample(graph, model[0], positive[0], plain[1])
     assert 1e-4 < host.probe(graph, "faceclip:latent_difference", {"a": 0, "b": 0}, a=whole[0], b=changed[0]) < 1e3
 
@@ -208,7 +212,7 @@ def test_the_hosts_own_loader_reads_a_unet_in_the_published_naming(host, graph, 
 
     with torch.device("meta"):
         layout = UNet2DConditionModel(**VEGA).state_dict()
-    pool = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0)).half()
+    pool = torch.randn(1 << 25, generator=torch.Generator().manual_seed(0)).half()
     state = {}
     for number, (key, value) in enumerate(layout.items()):
         if value.ndim == 1:

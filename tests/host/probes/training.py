@@ -11,12 +11,14 @@ def _setup(probe, recipe):
     train = probe.module("idea_engine.train")
     backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
     chosen = {name: probe.arguments[name] for name in ("seed", "stages", "attention") if name in probe.arguments}
-    config = train.TrainConfig(recipe=recipe, steps=30, batch=2, resolution=64, templates=(PROMPT,), **chosen)
+    config = train.TrainConfig(recipe=recipe, steps=30, batch=probe.arguments.get("batch", 2), resolution=64, templates=(PROMPT,), **chosen)
     photo = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(3))
-    pictures = probe.module("idea_engine.photos").prepare_photos([photo], 64)
+    photos, mask = probe.module("idea_engine.photos"), torch.zeros(64, 64)
+    mask[16:48, 16:48] = 1.0
+    pictures, faces = photos.prepare_photos([photo], 64), photos.prepare_masks([mask], [photo], 64)
     build = probe.module("idea_engine.methods").build
     with torch.inference_mode(False):
-        return backend, train._Run(backend, probe.d, config.resolved(), config, pictures, build)
+        return backend, train._Run(backend, probe.d, config.resolved(), config, pictures, build, faces)
 
 
 def _shake(module):
@@ -69,7 +71,7 @@ def finite_differences(probe):
 
 def lean_gradients(probe):
     """arguments: recipe → the largest difference of any gradient to plain autograd's, relative to the gradient, and the bytes either way keeps."""
-    train, host = probe.module("idea_engine.train"), probe.module("nodes.host.backend")
+    host = probe.module("nodes.host.backend")
     backend, run = _setup(probe, probe.arguments["recipe"])
 
     def gradients():
@@ -89,7 +91,7 @@ def lean_gradients(probe):
 
     with torch.inference_mode(False):
         _shake(run.module)
-        batch = train.draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.batch").draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
         found, kept = gradients()
         lean, host.lean = host.lean, lambda unet: nullcontext()
         try:
@@ -138,7 +140,7 @@ def used_as_trained(probe):
     applied = applied_nodes.AppliedIdentity(identity)
     model = probe.module("nodes.host.attention").with_identity(probe.a, applied)
     clip = probe.module("nodes.host.prompt_tokens").with_identity(probe.b, applied)
-    text = PROMPT.replace("{tokens}", "<anna>")
+    text = run.config.prompts(run.captions)[0].replace("{tokens}", "<anna>")
 
     def answer(model, clip):
         import comfy.model_management as management
