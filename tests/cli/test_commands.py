@@ -16,7 +16,7 @@ COMMANDS = ("embed", "train", "generate", "inspect", "evaluate", "convert-facecl
 
 def test_the_help_teaches(cli):
     said = cli.run("--help")
-    assert all(re.search(rf"^    {command} ", said, re.M) for command in COMMANDS) and "without any download" in said
+    assert all(re.search(rf"^    {command}\b", said, re.M) for command in COMMANDS) and "without any download" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)
