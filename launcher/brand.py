@@ -1,4 +1,4 @@
-"""The icon and the banner of the registry, drawn from the Portrait World's people.
+"""The icon and the banner of the registry: a drawn person, and what the model made of her.
 
     python quickstart.py run python -m launcher.brand
 """
@@ -43,16 +43,21 @@ def icon() -> Image.Image:
     return _rounded(sheet, 64)
 
 
+SHEET = CHECKOUT / "example_workflows" / "0 — try it with no download.jpg"
+SHEET_WIDTH = 1780  # of the sheet that became the thumbnail
+
+
 def banner() -> Image.Image:
     """The name, one photograph, and the same person in three scenes."""
     sheet = Image.new("RGB", BANNER, PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((70, 60), "ID-EA for ComfyUI", INK, ImageFont.load_default(64))
     pen.text((72, 144), "one photograph in, that person in every picture", "#5a6069", ImageFont.load_default(30))
-    shots = [dict(scene="studio", garment="sweater", colour="green"), dict(scene="beach", expression="smiling", colour="red"),
-             dict(scene="city", garment="suit", colour="white", accessory="glasses"), dict(scene="space", expression="surprised", colour="yellow")]
-    for number, shot in enumerate(shots):
-        face = _rounded(_face(240, **shot), 28)
+    drawn = Image.open(SHEET).convert("RGB")  # what the model really drew, from the thumbnail of workflow 0
+    unit = drawn.width / SHEET_WIDTH
+    tiles = [drawn.crop(tuple(round(v * unit) for v in (left, 128, left + 256, 384))) for left in (664, 940, 1216)]
+    for number, tile in enumerate([_face(240, scene="studio", garment="sweater", colour="green"), *tiles]):
+        face = _rounded(tile.resize((240, 240), Image.Resampling.LANCZOS), 28)
         sheet.paste(face, (70 + 290 * number + (0 if number == 0 else 20), 240), face)
     pen.rounded_rectangle((64, 234, 315, 485), 33, outline=GREEN, width=6)
     pen.line((322, 360, 366, 360), ORANGE, 8)
