@@ -8,6 +8,7 @@ from ..faceclip import convert
 NAME = "convert-faceclip"
 SUMMARY = "turn the published FaceCLIP encoder into a safetensors file, which opens faster"
 EPILOG = """\
+example:
   idea-engine convert-faceclip face_clip_encoder.pt models/faceclip/faceclip.safetensors
 
 The weights are published by ByteDance under CC BY-NC 4.0: no commercial use.

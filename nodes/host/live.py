@@ -44,7 +44,7 @@ def register_routes() -> None:
     server = _server()
     if server is None:  # tools read the nodes without a server
         return
-    from aiohttp import web
+    web = sys.modules["server"].web  # the host's own
 
     @server.routes.get("/idea/training")
     async def running(request):

@@ -36,7 +36,7 @@ def gradients(backend, enhanced, photo, recipe, wrapper):
     return losses.detach(), [p.grad for p in trained], kept
 
 
-@pytest.mark.parametrize("recipe", ["fast", "paper"])
+@pytest.mark.parametrize("recipe", ["released", "paper"])
 def test_gradients_are_those_of_plain_autograd_and_less_is_kept(any_backend, enhance, photo, recipe, monkeypatch):
     lean_losses, lean_gradients, lean_kept = gradients(any_backend, enhance(any_backend), photo, recipe, nullcontext)
     monkeypatch.setattr("idea_engine.backends.diffusers.lean", lambda unet: nullcontext())

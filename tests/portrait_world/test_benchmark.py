@@ -16,7 +16,7 @@ def test_every_contender_that_learns_has_a_recipe_in_the_engine():
 def test_the_baselines_train_nothing_but_tokens():
     for name in ("textual-inversion", "cross-init"):
         assert recipe_of(CONTENDERS[name]).trains == ("tokens",)
-    assert CONTENDERS["textual-inversion"].start == "word"
+    assert recipe_of(CONTENDERS["textual-inversion"]).start == "person"
 
 
 def test_references_are_never_among_the_photographs_that_score():
