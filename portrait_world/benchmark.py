@@ -159,7 +159,7 @@ def main() -> None:
     from tqdm import tqdm
 
     parser = argparse.ArgumentParser(prog="python -m portrait_world.benchmark", description=__doc__.split("\n")[0])
-    parser.add_argument("--methods", default=",".join(name for name in CONTENDERS if name != "untrained"), help=f"of {', '.join(CONTENDERS)}")
+    parser.add_argument("--methods", default="base,textual-inversion,balanced,faceclip", help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--photos", type=int, default=1, help="reference photographs per person")
     parser.add_argument("--seeds", type=int, default=3)
