@@ -65,7 +65,7 @@ def test_what_is_trained_is_what_is_used(host, graph, family, settings):
 def test_thirty_steps_lower_the_loss_and_change_exactly_the_recipes_parts(host, graph, recipe):
     loader = tiny(graph)
     start = enhanced(graph, loader[1])
-    found = host.probe(graph, "training:thirty_steps", {"recipe": recipe, "batch": 4}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
+    found = host.probe(graph, "training:thirty_steps", {"recipe": recipe, "batch": 4, "lr": 0.0015}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
     assert found["after"] < found["before"]
     for part, (some, every) in found["changed"].items():
         assert every if part in found["trains"] else not some, part

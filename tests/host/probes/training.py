@@ -10,7 +10,7 @@ def _setup(probe, recipe):
     """a, b, c: MODEL, CLIP, VAE; d: EnhancedIdentity → backend and a training that has not begun."""
     train = probe.module("idea_engine.train")
     backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
-    chosen = {name: probe.arguments[name] for name in ("seed", "stages", "attention") if name in probe.arguments}
+    chosen = {name: probe.arguments[name] for name in ("seed", "stages", "attention", "lr") if name in probe.arguments}
     config = train.TrainConfig(recipe=recipe, steps=30, batch=probe.arguments.get("batch", 2), resolution=64, templates=(PROMPT,), **chosen)
     photo = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(3))
     photos, mask = probe.module("idea_engine.photos"), torch.zeros(64, 64)
