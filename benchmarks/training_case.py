@@ -25,7 +25,7 @@ from idea_engine.anchors import compute_anchor  # noqa: E402
 from idea_engine.backends.diffusers import DiffusersBackend  # noqa: E402
 from idea_engine.methods import build  # noqa: E402
 from idea_engine.methods.id_ea import RELEASED  # noqa: E402
-from idea_engine.photos import prepare_photos  # noqa: E402
+from idea_engine.photos import prepare_masks, prepare_photos  # noqa: E402
 from idea_engine.types import EnhancedIdentity  # noqa: E402
 
 CASES = ("time", "ours", "released", "released-freed")
@@ -64,6 +64,9 @@ class Bench:
         self.enhanced = EnhancedIdentity(self.backend.family, face, compute_anchor(self.backend, NAMES), seed=0, recognizer="none", licence="none")
         photo = torch.rand(options.pixels, options.pixels, 3, generator=torch.Generator().manual_seed(0))
         self.pictures = prepare_photos([photo], options.pixels)
+        face_box = torch.zeros(options.pixels, options.pixels)
+        face_box[options.pixels // 4 : 3 * options.pixels // 4, options.pixels // 4 : 3 * options.pixels // 4] = 1.0
+        self.masks = prepare_masks([face_box], [photo], options.pixels)
         self.clock = clock_of(self.device)
         self.latent = (4, options.pixels // 8, options.pixels // 8)
 
@@ -79,7 +82,8 @@ class Bench:
         config = train.TrainConfig(
             recipe=self.options.recipe, steps=10_000, batch=self.options.batch, resolution=self.options.pixels, templates=TEMPLATES
         )
-        return train._Run(self.backend, self.enhanced, config.resolved(), config, self.pictures, build)
+        recipe = config.resolved()
+        return train._Run(self.backend, self.enhanced, recipe, config, self.pictures, build, self.masks if recipe.reads_masks else None)
 
     def our_step(self, run: train._Run) -> float:
         loss = run._step()

@@ -105,6 +105,7 @@ class _Run:
         if recipe.start != "anchor":
             enhanced = replace(enhanced, anchor=with_start(enhanced.anchor, backend, recipe.start))
         self.module = build(enhanced, recipe, backend.block_widths).to(backend.device)
+        self.learns_from = backend.encoder_blocks if recipe.gradient_through == "decoder" else 0
         self.attention = None
         if recipe.attention_weight:
             self.attention = AttentionLoss(backend, recipe.attention_target, self.prompts, self.faces)
@@ -240,7 +241,7 @@ class _Run:
         recipe, shape = self.recipe, self.latents.shape[1:]
         batch = draw_batch(
             self.config.seed, self.progress.step, recipe.batch, len(self.latents), len(self.config.templates), shape,
-            self.backend.timesteps, recipe.prompts_per_step,
+            self.backend.timesteps, recipe.prompts_per_step, recipe.timestep_span,
         )
         total = self._prior_backward(batch)
         for start in range(0, recipe.batch, self.micro):
@@ -264,7 +265,10 @@ class _Run:
         pictures, noise, timesteps = batch.pictures[part].to(device), batch.noise[part].to(device), batch.timesteps[part].to(device)
         look = self.attention and self.attention.look(chosen, pictures, self.latents[pictures], noise, timesteps)
         condition, edit = self.module.read(self.backend, prompts, [distinct.index(i) for i in chosen], timesteps)
-        prediction = self.backend.predict(self.latents[pictures], noise, timesteps, condition, replace(edit, maps=look and look.maps))
+        if self.learns_from and condition.pooled is not None:  # SDXL adds it to every layer, those of the encoder too
+            condition = replace(condition, pooled=condition.pooled.detach())
+        edit = replace(edit, maps=look and look.maps, learns_from=self.learns_from)
+        prediction = self.backend.predict(self.latents[pictures], noise, timesteps, condition, edit)
         self.denoised = prediction.denoised[:1].detach()
         weights = face_weights(self.faces[pictures], self.recipe.face_share) if self.recipe.face_share else None
         losses = noise_loss(prediction.output, prediction.target, weights)

@@ -61,6 +61,8 @@ class CrossAttentionEdit:
         key_offsets, value_offsets: (M, n, d) for M blocks: added to the context at ``positions`` before ``to_k`` / ``to_v``.
         key_weights, value_weights: block number → (c, d): added to the projections' weights, at every position.
         maps: attention maps to gather on the way; None gathers nothing and costs nothing.
+        learns_from: the first block that passes a gradient to what it reads; the blocks before it read the same. Nothing of the network
+            before that block is then kept, or run backwards.
     """
 
     positions: Tensor | None = None
@@ -71,9 +73,17 @@ class CrossAttentionEdit:
     key_rows: Tensor | None = None
     value_rows: Tensor | None = None
     maps: AttentionMaps | None = None
+    learns_from: int = 0
 
     def contexts(self, block: int, context: Tensor) -> tuple[Tensor, Tensor]:
         """The context (B, L, d) as the keys and as the values of one block read it."""
+        if block >= self.learns_from:
+            return self._contexts(block, context)
+        with torch.no_grad():
+            keys, values = self._contexts(block, context)
+        return keys.detach(), values.detach()  # unchanged, they would be the context itself
+
+    def _contexts(self, block: int, context: Tensor) -> tuple[Tensor, Tensor]:
         keys = values = context
         if self.key_rows is not None:
             keys, values = (put_at(context, self.positions, rows) for rows in (self.key_rows, self.value_rows))
@@ -120,6 +130,7 @@ class DiffusionBackend(Protocol):
     device: torch.device
     block_widths: tuple[int, ...]  # c of every cross-attention block, in the order in which they run
     block_scales: tuple[int, ...]  # how many times coarser than the latent each block's grid is: 1, 2, 4, 8
+    encoder_blocks: int  # how many of the blocks belong to the UNet's encoder, its down blocks; the middle and the decoder follow
     text_hash: str  # content hash of the text encoder: anchors and tokens are valid for this one
     timesteps: int  # length of the noise schedule, 1000 for every family here
 

@@ -52,6 +52,7 @@ class DiffusersBackend:
         self.blocks = cross_attention_modules(self.unet)
         self.block_widths = tuple(block.to_k.out_features for block in self.blocks)
         self.block_scales = cross_attention_scales(self.unet)
+        self.encoder_blocks = sum(name.endswith("attn2") for name, _ in self.unet.down_blocks.named_modules())
         self.text_hash = fingerprint(
             (f"{key}.{name}", tensor) for key, encoder in self.encoders.items() for name, tensor in encoder.state_dict().items()
         )

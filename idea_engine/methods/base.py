@@ -22,6 +22,8 @@ class Recipe:
         steps, batch: defaults where the user leaves 0.
         lr: learning rate of the tokens per picture of the batch; the step uses lr × batch (METHODS §1.6).
         part_lr: factor on that rate, per part.
+        relative: the rates are shares of the size (root mean square) of what a part moves: a word's row in the embedding table, or what
+            cross-attention reads. Encoders differ in both by factors, so a rate found on one would be wild on another.
         start: where the tokens begin: ``anchor``, what an average name looks like after the text encoder (cross initialisation, METHODS
             §1.2), or a plain word, such as ``person``, as the encoder reads it.
         weight_decay, betas, epsilon: of AdamW.
@@ -35,6 +37,8 @@ class Recipe:
         reads_expressions: whether photographs without a caption get one that says what their faces do, see
             :mod:`idea_engine.expressions`.
         face_share: share of the noise loss that comes from inside the face masks alone; needs masks.
+        timestep_span: the part of the noise schedule that is learned from, as shares of it, see :func:`~idea_engine.batch.draw_batch`; None
+            draws from the whole schedule, as the papers do.
         snr_ceiling: of the min-SNR weights; 0 weighs all timesteps alike.
         covariance: of the anchor distance: that of the ``anchor``'s own rows (METHODS §1.5), or that of all ``names``.
         prior_weight: of a loss that keeps a plain prompt's prediction where it was; only ``global_key_value`` moves it.
@@ -43,6 +47,8 @@ class Recipe:
         attention_weight: of the face-wise attention loss (METHODS §2); 0 leaves it out.
         attention_target: where the identity should look: ``face_word``, where the frozen model looks for the word 'face', or ``mask``, inside
             the face masks.
+        gradient_through: how far back the loss is followed: through the whole ``unet``, or only through its ``decoder``, the middle and the
+            up blocks. What the down blocks read is then learned with the rest, or not at all; a step takes three quarters of the time.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Recipe:
     batch: int
     lr: float
     part_lr: dict[str, float]
+    relative: bool = False
     start: str = "anchor"
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
@@ -64,12 +71,14 @@ class Recipe:
     prompts_per_step: int = 0
     reads_expressions: bool = False
     face_share: float = 0.0
+    timestep_span: tuple[float, float] | None = None
     snr_ceiling: float = 0.0
     covariance: str = "anchor"
     prior_weight: float = 0.0
     stages: int = 0
     attention_weight: float = 0.0
     attention_target: str = "face_word"
+    gradient_through: str = "unet"
 
     @property
     def reads_masks(self) -> bool:
@@ -87,6 +96,10 @@ class IdentityModule(nn.Module):
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Part name → its parameters, trained or not."""
         raise NotImplementedError
+
+    def sizes(self) -> dict[str, list[float]]:
+        """Part name → for each of its parameters the root mean square of what it moves; parts that are missing count as 1."""
+        return {}
 
     def condition(self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int]) -> TextCondition:
         """The text condition of ``prompts``, each encoded once, then picked by ``rows`` to one per picture."""
@@ -132,8 +145,14 @@ def set_trainable(module: IdentityModule, recipe: Recipe) -> None:
 
 def parameter_groups(module: IdentityModule, recipe: Recipe, rate: float) -> list[dict[str, object]]:
     """AdamW groups of the trained parts, each with its own learning rate."""
-    return [
-        {"params": parameters, "lr": rate * recipe.part_lr.get(part, 1.0)}
-        for part, parameters in module.parts().items()
-        if part in recipe.trains and parameters
-    ]
+    groups = []
+    for part, parameters in module.parts().items():
+        if part not in recipe.trains or not parameters:
+            continue
+        part_rate = rate * recipe.part_lr.get(part, 1.0)
+        sizes = module.sizes().get(part) if recipe.relative else None
+        if sizes is None:
+            groups.append({"params": parameters, "lr": part_rate})
+        else:
+            groups += [{"params": [parameter], "lr": part_rate * size} for parameter, size in zip(parameters, sizes, strict=True)]
+    return groups

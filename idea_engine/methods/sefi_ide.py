@@ -56,6 +56,10 @@ class SeFiIDE(IDEA):
     def parts(self) -> dict[str, list[nn.Parameter]]:
         return {**super().parts(), "stages": list(self.offsets.values())}
 
+    def sizes(self) -> dict[str, list[float]]:
+        sizes = super().sizes()
+        return {**sizes, "stages": sizes["tokens"]}
+
     def single(self) -> dict[str, Tensor]:
         """Encoder key → (n, w): the best single approximation."""
         return {key: rows + self.offsets[key].mean((0, 1)) for key, rows in self.tokens.items()}

@@ -140,6 +140,7 @@ class ComfyBackend(TextBackend):
         self.numbers = {key: i for i, key in enumerate(cross_attention_blocks(self.unet))}
         self.block_widths = tuple(block.attn2.to_k.weight.shape[0] for _, block in cross_attention_blocks(self.unet).values())
         self.block_scales = cross_attention_scales(self.unet)
+        self.encoder_blocks = sum(stage == "input" for stage, *_ in self.numbers)
         self._mutates: bool | None = None
 
     def model_hash(self) -> str:

@@ -61,6 +61,7 @@ def fixed_loss(run, seed=99, size=8):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_of_every_trained_part_agree_with_finite_differences(any_backend, enhance, photo, variant):
     run = run_of(any_backend, enhance(any_backend), photo, **VARIANTS[variant])
+    run.learns_from = 0  # finite differences see the whole UNet
     torch.manual_seed(0)
     with torch.no_grad():  # away from the no-op start, where half of the gradients are zero by construction
         run.module.adapter.gamma.fill_(0.5)
@@ -96,6 +97,55 @@ def test_gradients_of_every_trained_part_agree_with_finite_differences(any_backe
             slope = (moved(size) - moved(-size)) / (2 * size)
             # float32 loss of about 1 resolves 1e-7; allow for it beside 2 %.
             assert abs(slope - norm.item()) <= 0.02 * norm.item() + 3e-7 / size, (part, slope, norm.item())
+
+
+def test_a_gradient_through_the_decoder_alone_is_the_whole_one_where_the_decoder_reads_and_nothing_elsewhere(any_backend, enhance, photo):
+    run = run_of(any_backend, enhance(any_backend), photo)
+    assert run.learns_from == any_backend.encoder_blocks > 0
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in run.module.key_value.parameters():
+            parameter.normal_(std=0.05)
+    batch = draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], any_backend.timesteps)
+
+    def gradients(first):
+        run.learns_from = first
+        run.optimizer.zero_grad(set_to_none=True)
+        kept = 0
+
+        def keep(tensor):
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with any_backend.training():
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                losses = run.picture_losses(batch, slice(0, 2))
+            losses.sum().backward()
+        parts = run.module.parts()
+        return losses.detach(), [p.grad for p in parts["key_value"]], [p.grad for p in parts["tokens"]], kept
+
+    losses, whole, whole_tokens, kept_whole = gradients(0)
+    same, decoder, tokens, kept = gradients(any_backend.encoder_blocks)
+    assert torch.equal(losses, same) and kept < 0.9 * kept_whole
+    for a, b in zip(whole, decoder):
+        assert b[: any_backend.encoder_blocks].abs().max() == 0 < a[: any_backend.encoder_blocks].abs().max()
+        torch.testing.assert_close(a[any_backend.encoder_blocks :], b[any_backend.encoder_blocks :])
+    for a, b in zip(whole_tokens, tokens):
+        assert 0 < b.abs().max() and not torch.equal(a, b)
+
+
+def test_relative_rates_follow_the_size_of_what_they_move(any_backend, enhance, photo):
+    enhanced = enhance(any_backend)
+
+    def rates(factor):
+        larger = replace(enhanced, anchor=replace(enhanced.anchor, rows={key: rows * factor for key, rows in enhanced.anchor.rows.items()}))
+        run = run_of(any_backend, larger, photo, given=replace(RECIPES["balanced"], start="anchor"))
+        return [group["lr"] for group in run.optimizer.param_groups]
+
+    torch.testing.assert_close(torch.tensor(rates(3.0)), 3 * torch.tensor(rates(1.0)))
+    absolute = run_of(any_backend, enhanced, photo, given=replace(RECIPES["balanced"], relative=False))
+    assert sorted({group["lr"] for group in absolute.optimizer.param_groups}) == pytest.approx([0.006 * 2, 0.006 * 2 * 22])
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
@@ -371,3 +421,12 @@ def test_batches_depend_on_seed_and_step_only():
     assert torch.equal(first.noise, again.noise) and torch.equal(first.timesteps, again.timesteps)
     assert not torch.equal(first.noise, other.noise)
     assert len(set(draw_batch(1, 3, 8, 2, 9, (4, 8, 8), 1000, distinct=1).prompts.tolist())) == 1
+
+
+def test_timesteps_that_are_spread_have_a_slice_each_inside_their_span():
+    found = torch.stack([draw_batch(0, step, 4, 2, 9, (1, 1, 1), 1000, span=(0.2, 0.6)).timesteps for step in range(300)])
+    for number in range(4):
+        low, high = 200 + 100 * number, 300 + 100 * number
+        column = found[:, number]
+        assert low <= column.min() < low + 5 and high - 5 < column.max() < high
+    assert draw_batch(0, 0, 1, 2, 9, (1, 1, 1), 1000, span=(0.0, 1.0)).timesteps.max() < 1000

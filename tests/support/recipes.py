@@ -7,5 +7,5 @@ from idea_engine.methods.id_ea import BALANCED
 CONDITIONED = replace(
     BALANCED, name="conditioned", trains=("tokens", "adapter", "gate", "key_value"), key_value_rank=8, start="anchor", face_share=0.0,
     attention_weight=0.0, reads_expressions=False, adapter_scope="tokens", anchor_weight=1e-5, lr=0.003,
-    part_lr={"adapter": 0.05, "key_value": 0.25},
+    part_lr={"adapter": 0.05, "key_value": 0.25}, relative=False, timestep_span=None, gradient_through="unet",
 )

@@ -41,6 +41,7 @@ def finite_differences(probe):
     train = probe.module("idea_engine.train")
     recipe = probe.arguments["recipe"]
     backend, run = _setup(probe, recipe)
+    run.learns_from = 0  # finite differences see the whole UNet
     with torch.inference_mode(False):
         _shake(run.module)
         batch = probe.module("idea_engine.batch").draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
