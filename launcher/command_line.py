@@ -51,7 +51,7 @@ def run_tests(pytest_arguments: list[str]) -> int:
         layers += hosts.pip_host().layers
     environment = environments.prepare((*layers, TESTS))
     # Everything takes two processes, in which two hosts run beside each other; what is named runs in one, where it can be debugged.
-    how = pytest_arguments or ["-n", "2", "--dist", "loadgroup", "--durations", "15"]
+    how = pytest_arguments or ["-n", "2", "--dist", "loadscope", "--durations", "15"]
     return _call(environment, ["pytest", *how], cwd=CHECKOUT)  # not `python -m pytest`: that puts the checkout on sys.path
 
 

@@ -1,5 +1,6 @@
 """Makes the project's packages importable by name without the repository root on `sys.path`, where `nodes` would shadow a host's."""
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -16,19 +17,17 @@ for package in ("idea_engine", "launcher", "portrait_world"):
         spec.loader.exec_module(sys.modules[package])
 
 
-@pytest.hookimpl(wrapper=True)  # before pytest-xdist, which reads the groups
-def pytest_collection_modifyitems(config, items):
-    """With pytest-xdist all tests of one host go to one process, which starts that host once, and so does each file of the others."""
-    if not getattr(config.option, "loadgroup", False):
-        return (yield)
-    groups = {item: _host_of(item) or str(item.path) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    # What takes longest goes first, and nobody waits for it at the end.
-    items.sort(key=lambda item: _host_of(item) is None)
-    return (yield)
+_HOST = re.compile(r"(?<=[\[-])(comfyui|pip)-\d[\w.]*")  # in a test's name, as launcher.hosts calls hosts
 
 
-def _host_of(item) -> str | None:
-    found = getattr(item, "callspec", None) and item.callspec.params.get("host")
-    return getattr(found, "id", None)
+@pytest.hookimpl(optionalhook=True)  # there may be no pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """In several processes all tests of one host go to one of them, which starts that host once, and so does each file of the others."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneHostEach(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            found = _HOST.search(nodeid)
+            return found[0] if found else nodeid.split("::")[0]
+
+    return OneHostEach(config, log)
