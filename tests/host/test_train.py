@@ -245,8 +245,8 @@ def test_stages_and_attention_are_options_of_the_train_node(host, graph, photo):
 def test_stop_ends_the_training_and_the_graph_goes_on_but_it_is_not_kept_as_finished(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     trained = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=71)[0], steps=2000, seed=71)
-    text, states, late, answers = run_and_stop(host, graph, trained)
-    assert "ended by Stop" in text and answers == [{"stopping": True}] and states[-1] == "stopped"
+    outputs, states, late, answers = run_and_stop(host, graph, trained)
+    assert "ended by Stop" in outputs[trained.id]["text"][0] and answers == [{"stopping": True}] and states[-1] == "stopped"
     assert [one["progress"]["node"] for one in late] == [trained.id] and late[0]["progress"]["step"] >= 1
     assert ask(host, "/idea/training") == [] and ask(host, "/idea/training/stop", {"node": trained.id}) == {"stopping": False}
 

@@ -22,7 +22,6 @@ def cancel_when(host, graph, reached):
 
     with pytest.raises(InterruptedRunError):
         host.run(graph, on_message=listen)
-        print("SEEN", [m["step"] for m in seen][:5], len(seen))
     return seen
 
 
@@ -38,7 +37,7 @@ def run_and_stop(host, graph, node, at: int = 2):
     """Queue the graph and press Stop on ``node`` once its training has done ``at`` steps.
 
     Returns:
-        what the node says at its end, the states of the messages, what a page opened meanwhile is told, and the answer to Stop.
+        the outputs of the graph, the states of the messages, what a page opened meanwhile is told, and the answer to Stop.
     """
     late, answers, states = [], [], []
 
@@ -50,5 +49,5 @@ def run_and_stop(host, graph, node, at: int = 2):
             late.extend(ask(host, "/idea/training"))
             answers.append(ask(host, "/idea/training/stop", {"node": node.id}))
 
-    text = host.run(graph, on_message=press).outputs[node.id]["text"][0]
-    return text, states, late, answers
+    outputs = host.run(graph, on_message=press).outputs
+    return outputs, states, late, answers
