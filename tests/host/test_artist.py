@@ -64,6 +64,17 @@ def test_a_picture_that_is_a_reference_photograph_is_called_a_copy(host, graph):
     assert "Copy warning: picture 1" in text
 
 
+def test_photographs_without_a_face_are_named_and_what_is_done_instead(host, graph):
+    nobody = photographs(graph, [[2, 0]], blank=[0])
+    score = graph.add(
+        "IDEA_IdentityScore", face_model=face_model(host, graph), image=photographs(graph, [[1, 10]]), references=photographs(graph, [[1, 0], [1, 1]]),
+        threshold=0.2, strangers=nobody, training_photos=nobody,
+    )
+    text = host.run(graph).outputs[score.id]["text"][0]
+    assert "No face was found in strangers, so a stranger is taken to have the cosine 0" in text and "strangers 0.000" not in text
+    assert "No face was found in training_photos, so copies of the references" in text and "of the calibrated likeness" in text
+
+
 def test_nothing_accepted_does_not_stop_the_graph(host, graph):
     model = face_model(host, graph)
     score = graph.add(
