@@ -10,10 +10,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from launcher.demo_checkpoint import TIME, _open_clip, _Weights  # noqa: E402
+from launcher.demo_checkpoint import TIME, Weights, open_clip, residual, transformer  # noqa: E402
 
 CONTEXT = 1024
 WIDTHS = (320, 640, 1280, 1280)  # the last level has no transformers
+GAIN = 0.3  # of what a block adds: many of them follow one another here
 AUTOENCODER = (128, 256, 512, 512)
 
 
@@ -21,17 +22,17 @@ def make(path: Path, seed: int = 0) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    weights = _Weights(torch.Generator().manual_seed(seed))
+    weights = Weights(torch.Generator().manual_seed(seed))
     unet(weights.below("model.diffusion_model."))
     autoencoder(weights.below("first_stage_model."))
-    _open_clip(weights.below("cond_stage_model.model."), width=1024, layers=24)
+    open_clip(weights.below("cond_stage_model.model."), width=1024, layers=24)
     partial = path.with_name(path.name + ".partial")
     save_file(weights.tensors, str(partial), metadata={"format": "pt"})
     os.replace(partial, path)
     return path
 
 
-def unet(w: _Weights) -> None:
+def unet(w: Weights) -> None:
     w.linear("time_embed.0", WIDTHS[0], TIME)
     w.linear("time_embed.2", TIME, TIME)
     w.convolution("input_blocks.0.0", 4, WIDTHS[0])
@@ -46,9 +47,9 @@ def unet(w: _Weights) -> None:
             inward = width
             skips.append(inward)
             block += 1
-    residual(w.below("middle_block.0."), inward, inward)
-    transformer(w.below("middle_block.1."), inward)
-    residual(w.below("middle_block.2."), inward, inward)
+    residual(w.below("middle_block.0."), inward, inward, GAIN)
+    transformer(w.below("middle_block.1."), CONTEXT, True, width=inward, gain=GAIN)
+    residual(w.below("middle_block.2."), inward, inward, GAIN)
     block = 0
     for level, width in reversed(list(enumerate(WIDTHS))):
         for place in range(3):
@@ -61,39 +62,12 @@ def unet(w: _Weights) -> None:
     w.convolution("out.2", inward, 4)
 
 
-def stage(w: _Weights, inward: int, width: int, attends: bool) -> None:
-    residual(w.below("0."), inward, width)
-    if attends:
-        transformer(w.below("1."), width)
+def stage(w: Weights, inward: int, width: int, attends: bool) -> None:
+    residual(w.below("0."), inward, width, GAIN)
+    transformer(w.below("1."), CONTEXT, True, depth=int(attends), width=width, gain=GAIN)
 
 
-def residual(w: _Weights, inward: int, width: int) -> None:
-    w.norm("in_layers.0", inward)
-    w.convolution("in_layers.2", inward, width)
-    w.linear("emb_layers.1", TIME, width)
-    w.norm("out_layers.0", width)
-    w.convolution("out_layers.3", width, width, gain=0.3)
-    if inward != width:
-        w.convolution("skip_connection", inward, width, size=1)
-
-
-def transformer(w: _Weights, width: int) -> None:
-    w.norm("norm", width)
-    w.linear("proj_in", width, width)
-    w.linear("proj_out", width, width, gain=0.3)
-    block = w.below("transformer_blocks.0.")
-    for name, context in (("attn1", width), ("attn2", CONTEXT)):
-        block.linear(f"{name}.to_q", width, width, bias=False)
-        block.linear(f"{name}.to_k", context, width, bias=False)
-        block.linear(f"{name}.to_v", context, width, bias=False)
-        block.linear(f"{name}.to_out.0", width, width)
-    block.linear("ff.net.0.proj", width, 8 * width)
-    block.linear("ff.net.2", 4 * width, width)
-    for name in ("norm1", "norm2", "norm3"):
-        block.norm(name, width)
-
-
-def autoencoder(w: _Weights) -> None:
+def autoencoder(w: Weights) -> None:
     first, last = AUTOENCODER[0], AUTOENCODER[-1]
     encoder, decoder = w.below("encoder."), w.below("decoder.")
     encoder.convolution("conv_in", 3, first)
@@ -122,7 +96,7 @@ def autoencoder(w: _Weights) -> None:
     w.convolution("post_quant_conv", 4, 4, size=1)
 
 
-def middle(w: _Weights, width: int) -> None:
+def middle(w: Weights, width: int) -> None:
     image_residual(w.below("mid.block_1."), width, width)
     w.norm("mid.attn_1.norm", width)
     for name in ("q", "k", "v", "proj_out"):
@@ -130,11 +104,11 @@ def middle(w: _Weights, width: int) -> None:
     image_residual(w.below("mid.block_2."), width, width)
 
 
-def image_residual(w: _Weights, inward: int, width: int) -> None:
+def image_residual(w: Weights, inward: int, width: int) -> None:
     w.norm("norm1", inward)
     w.convolution("conv1", inward, width)
     w.norm("norm2", width)
-    w.convolution("conv2", width, width, gain=0.3)
+    w.convolution("conv2", width, width, gain=GAIN)
     if inward != width:
         w.convolution("nin_shortcut", inward, width, size=1)
 

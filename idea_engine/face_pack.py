@@ -10,6 +10,7 @@ from typing import Sequence
 from .errors import FaceModelError
 
 DOWNLOADABLE = "buffalo_l"  # insightface's own default pack
+DEMO_DETECTION_SIZE = 320  # for the pack of the Portrait World: its faces fill the picture, and its detector was measured at this size
 _NON_COMMERCIAL = "non-commercial research only (insightface's terms for its published packs)"
 _UNKNOWN = "unknown licence"
 # For the licence only. insightface publishes these under one set of terms.

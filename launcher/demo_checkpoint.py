@@ -9,6 +9,7 @@ Needs torch and safetensors, so run it inside the environment: `python -m launch
 import argparse
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 CHANNELS = 320  # `model_channels` of every SD1, SD2 and SDXL UNet; the hosts tell families apart by it
@@ -40,7 +41,7 @@ def make_demo_checkpoint(path: Path, family: str = "sd15", seed: int = 0) -> Pat
     import torch
     from safetensors.torch import save_file
 
-    weights = _Weights(torch.Generator().manual_seed(seed))
+    weights = Weights(torch.Generator().manual_seed(seed))
     shape = FAMILIES[family]
     _unet(weights.below("model.diffusion_model."), shape)
     _autoencoder(weights.below("first_stage_model."))
@@ -48,27 +49,27 @@ def make_demo_checkpoint(path: Path, family: str = "sd15", seed: int = 0) -> Pat
         _clip_l(weights.below("cond_stage_model.transformer.text_model."))
     elif family == "sdxl":
         _clip_l(weights.below("conditioner.embedders.0.transformer.text_model."))
-        _open_clip(weights.below("conditioner.embedders.1.model."), width=1280, layers=32)
+        open_clip(weights.below("conditioner.embedders.1.model."), width=1280, layers=32)
     else:
-        _open_clip(weights.below("cond_stage_model.model."), width=1024, layers=24)
+        open_clip(weights.below("cond_stage_model.model."), width=1024, layers=24)
     if shape.v_prediction:
         # The hosts read 'v prediction' off the spread of this one bias; the reduced UNet has no such block, so they then ignore it.
         weights.tensors["model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"] = torch.linspace(-1, 1, CHANNELS).half()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(weights.tensors, str(partial), metadata={"format": "pt", "modelspec.title": f"random demo weights ({family})"})
-    os.replace(partial, path)
+    part = path.with_name(path.name + ".partial")
+    save_file(weights.tensors, str(part), metadata={"format": "pt", "modelspec.title": f"random demo weights ({family})"})
+    os.replace(part, path)
     return path
 
 
-class _Weights:
+class Weights:
     """Collects named half-precision tensors; every layer is drawn so that its output is about as large as its input."""
 
     def __init__(self, generator, prefix: str = "", tensors: dict | None = None):
         self.generator, self.prefix, self.tensors = generator, prefix, {} if tensors is None else tensors
 
-    def below(self, prefix: str) -> "_Weights":
-        return _Weights(self.generator, self.prefix + prefix, self.tensors)
+    def below(self, prefix: str) -> "Weights":
+        return Weights(self.generator, self.prefix + prefix, self.tensors)
 
     def normal(self, name: str, *shape: int, std: float):
         import torch
@@ -93,7 +94,7 @@ class _Weights:
             self.constant(f"{name}.bias", outward)
 
 
-def _unet(w: _Weights, family: Family):
+def _unet(w: Weights, family: Family):
     """A UNet in the format of the original code: `input_blocks`, `middle_block`, `output_blocks`."""
     w.linear("time_embed.0", CHANNELS, TIME)
     w.linear("time_embed.2", TIME, TIME)
@@ -107,17 +108,17 @@ def _unet(w: _Weights, family: Family):
             w.convolution(f"input_blocks.{block}.0.op", CHANNELS, CHANNELS)
             block += 1
         for depth in depths:
-            _residual(w.below(f"input_blocks.{block}.0."), CHANNELS)
-            _transformer(w.below(f"input_blocks.{block}.1."), family, depth)
+            residual(w.below(f"input_blocks.{block}.0."), CHANNELS)
+            transformer(w.below(f"input_blocks.{block}.1."), family.context, family.linear, depth)
             block += 1
-    _residual(w.below("middle_block.0."), CHANNELS)
-    _transformer(w.below("middle_block.1."), family, 1)
-    _residual(w.below("middle_block.2."), CHANNELS)
+    residual(w.below("middle_block.0."), CHANNELS)
+    transformer(w.below("middle_block.1."), family.context, family.linear, 1)
+    residual(w.below("middle_block.2."), CHANNELS)
     block = 0
     for level, depths in reversed(list(enumerate(family.depths))):
         for place, depth in enumerate((*depths, depths[-1])):  # one more than on the way down: it takes the downsampler's output
-            _residual(w.below(f"output_blocks.{block}.0."), 2 * CHANNELS)
-            _transformer(w.below(f"output_blocks.{block}.1."), family, depth)
+            residual(w.below(f"output_blocks.{block}.0."), 2 * CHANNELS)
+            transformer(w.below(f"output_blocks.{block}.1."), family.context, family.linear, depth)
             if level and place == len(depths):
                 w.convolution(f"output_blocks.{block}.{2 if depth else 1}.conv", CHANNELS, CHANNELS)
             block += 1
@@ -125,37 +126,39 @@ def _unet(w: _Weights, family: Family):
     w.convolution("out.2", CHANNELS, 4)
 
 
-def _residual(w: _Weights, inward: int):
+def residual(w: Weights, inward: int, width: int = CHANNELS, gain: float = 1.0):
+    """A residual block of a UNet; ``gain`` of what it adds."""
     w.norm("in_layers.0", inward)
-    w.convolution("in_layers.2", inward, CHANNELS)
-    w.linear("emb_layers.1", TIME, CHANNELS)
-    w.norm("out_layers.0", CHANNELS)
-    w.convolution("out_layers.3", CHANNELS, CHANNELS)
-    if inward != CHANNELS:
-        w.convolution("skip_connection", inward, CHANNELS, size=1)
+    w.convolution("in_layers.2", inward, width)
+    w.linear("emb_layers.1", TIME, width)
+    w.norm("out_layers.0", width)
+    w.convolution("out_layers.3", width, width, gain=gain)
+    if inward != width:
+        w.convolution("skip_connection", inward, width, size=1)
 
 
-def _transformer(w: _Weights, family: Family, depth: int):
+def transformer(w: Weights, context: int, linear: bool, depth: int = 1, width: int = CHANNELS, gain: float = 1.0):
+    """A spatial transformer of a UNet, see :class:`Family`; nothing at depth 0."""
     if not depth:
         return
-    projection = w.linear if family.linear else lambda name, inward, outward: w.convolution(name, inward, outward, size=1)
-    w.norm("norm", CHANNELS)
-    projection("proj_in", CHANNELS, CHANNELS)
-    projection("proj_out", CHANNELS, CHANNELS)
+    projection = w.linear if linear else partial(w.convolution, size=1)
+    w.norm("norm", width)
+    projection("proj_in", width, width)
+    projection("proj_out", width, width, gain=gain)
     for layer in range(depth):
         block = w.below(f"transformer_blocks.{layer}.")
-        for name, context in (("attn1", CHANNELS), ("attn2", family.context)):
-            block.linear(f"{name}.to_q", CHANNELS, CHANNELS, bias=False)
-            block.linear(f"{name}.to_k", context, CHANNELS, bias=False)
-            block.linear(f"{name}.to_v", context, CHANNELS, bias=False)
-            block.linear(f"{name}.to_out.0", CHANNELS, CHANNELS)
-        block.linear("ff.net.0.proj", CHANNELS, 8 * CHANNELS)
-        block.linear("ff.net.2", 4 * CHANNELS, CHANNELS)
+        for name, read in (("attn1", width), ("attn2", context)):
+            block.linear(f"{name}.to_q", width, width, bias=False)
+            block.linear(f"{name}.to_k", read, width, bias=False)
+            block.linear(f"{name}.to_v", read, width, bias=False)
+            block.linear(f"{name}.to_out.0", width, width)
+        block.linear("ff.net.0.proj", width, 8 * width)
+        block.linear("ff.net.2", 4 * width, width)
         for name in ("norm1", "norm2", "norm3"):
-            block.norm(name, CHANNELS)
+            block.norm(name, width)
 
 
-def _autoencoder(w: _Weights):
+def _autoencoder(w: Weights):
     """The layers of TAESD, numbered as its two `Sequential`s number them."""
     width, relu = 64, 2 ** 0.5
 
@@ -182,7 +185,7 @@ def _autoencoder(w: _Weights):
     w.tensors[f"{w.prefix}vae_scale"] = w.tensors[f"{w.prefix}{decoder}.19.bias"].new_ones(())
 
 
-def _clip_l(w: _Weights):
+def _clip_l(w: Weights):
     """CLIP ViT-L/14's text encoder in the names of transformers. Embeddings spread as the real ones do."""
     width = 768
     w.normal("embeddings.token_embedding.weight", VOCABULARY, width, std=0.014)
@@ -198,7 +201,7 @@ def _clip_l(w: _Weights):
     w.norm("final_layer_norm", width)
 
 
-def _open_clip(w: _Weights, width: int, layers: int):
+def open_clip(w: Weights, width: int, layers: int):
     """The text encoder of OpenCLIP ViT-H/14 or ViT-bigG/14 in OpenCLIP's names."""
     w.normal("token_embedding.weight", VOCABULARY, width, std=0.014)
     w.normal("positional_embedding", POSITIONS, width, std=0.005)

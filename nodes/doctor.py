@@ -51,7 +51,8 @@ class ReferenceDoctor:
         report = report_text(verdicts, keep)
         good = [verdict.number - 1 for verdict in verdicts if verdict.kept(keep)]
         if not good:
-            raise FaceNotFoundError(f"None of the photographs can be used:\n{report}\nUse other photographs, or set keep in Reference Doctor to usable.")
+            cure = "Use other photographs." if keep == KEEP[0] else "Use other photographs, or set keep in Reference Doctor to usable."
+            raise FaceNotFoundError(f"None of the photographs can be used:\n{report}\n{cure}")
         tiles = [
             Tile(photo, verdict.number, BAD if not verdict.kept(keep) else DOUBTFUL if verdict.findings else GOOD,
                  tuple(one.short for one in verdict.findings) or ("good",))

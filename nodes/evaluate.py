@@ -49,7 +49,7 @@ class IdentityScore:
     def score(
         self, face_model, image, references, threshold, strangers=None, training_photos=None, clip_vision=None, clip=None, prompt="",
     ):
-        from ..idea_engine.evaluate import COPYING_WARNING, copy_paste, csv_text, likeness_rows, score_likeness
+        from ..idea_engine.evaluate import COPYING_WARNING, copying, csv_text, likeness_rows, score_likeness
         from ..idea_engine.photo_sheet import BAD, DOUBTFUL, GOOD, Tile, draw_sheet
         from .host.images import check_images, some_images, to_image
 
@@ -61,21 +61,25 @@ class IdentityScore:
         }
         likeness = score_likeness(generated, found, known["references"], known["strangers"])
         trained = known["training_photos"]
-        copying = likeness.copying if trained is None or not len(trained) else copy_paste(generated, found, trained, known["references"])
+        nearness = likeness.copying if trained is None or not len(trained) else copying(generated, found, trained, known["references"])
         prompts, note = _prompt_scores(clip_vision, clip, prompt, pictures)
         scale = likeness.per_image if likeness.calibrated_per_image is None else likeness.calibrated_per_image
-        copies = [value >= COPYING_WARNING for value in copying.tolist()]  # a missing face is NaN, which is not
+        copies = [value >= COPYING_WARNING for value in nearness.tolist()]  # a missing face is NaN, which is not
         accepted = [here and value >= threshold and not copied for here, value, copied in zip(found.tolist(), scale.tolist(), copies)]
         tiles, rows = [], likeness_rows(likeness)
         for index, row in enumerate(rows):
-            row.update(copying=_rounded(copying[index]), copy_warning=int(copies[index]), accepted=int(accepted[index]))
+            row.update(copying=_rounded(nearness[index]), copy_warning=int(copies[index]), accepted=int(accepted[index]))
             words = ["no face"] if not found[index] else [_figure(likeness, index)]
             words += ["copies a photograph"] if copies[index] else []
             if prompts is not None:
                 row["prompt"] = _rounded(prompts[index])
                 words.append(f"prompt {float(prompts[index]):.2f}")
             tiles.append(Tile(pictures[index], index + 1, GOOD if accepted[index] else DOUBTFUL if copies[index] else BAD, tuple(words)))
-        report = _report(likeness, accepted, copies, prompts, note, threshold)
+        instead = {"strangers": "a stranger is taken to have the cosine 0", "training_photos": "copies of the references are looked for"}
+        notes = [
+            f"No face was found in {name}, so {without}." for name, without in instead.items() if known[name] is not None and not len(known[name])
+        ]
+        report = _report(likeness, known["strangers"] is not None and len(known["strangers"]) > 0, accepted, copies, prompts, [*notes, note], threshold)
         chosen = [[index for index, good in enumerate(accepted) if good is wanted] for wanted in (True, False)]
         total = likeness.mean if likeness.calibrated is None else likeness.calibrated
         return {"ui": {"text": [report]}, "result": (
@@ -127,7 +131,8 @@ def _figure(likeness, index: int) -> str:
     return f"{float(likeness.calibrated_per_image[index]):.0%} alike · cosine {raw:.2f}"
 
 
-def _report(likeness, accepted, copies, prompts, note: str, threshold: float) -> str:
+def _report(likeness, measured_zero: bool, accepted, copies, prompts, notes: list[str], threshold: float) -> str:
+    """``measured_zero``: whether there were strangers' faces to put the zero."""
     count = len(accepted)
     if likeness.calibrated is None:
         lines = [f"Cosine {likeness.mean:.2f}; {sum(accepted)} of {count} pictures accepted"]
@@ -135,7 +140,8 @@ def _report(likeness, accepted, copies, prompts, note: str, threshold: float) ->
         lines.append(f"No calibrated likeness: {why}.")
     else:
         lines = [f"{likeness.calibrated:.0%} of how alike this person's own photos are; {sum(accepted)} of {count} pictures accepted"]
-        lines.append(f"Mean cosine {likeness.mean:.3f}; the person's own photographs among each other {likeness.ceiling:.3f}, strangers {likeness.floor:.3f}.")
+        zero = f"strangers {likeness.floor:.3f}" if measured_zero else "a stranger is taken to have 0"
+        lines.append(f"Mean cosine {likeness.mean:.3f}; the person's own photographs among each other {likeness.ceiling:.3f}, {zero}.")
     missed = count - int(likeness.found.sum())
     if missed:
         without = "" if likeness.raw_mean_found is None else f"; without them the mean cosine is {likeness.raw_mean_found:.3f}"
@@ -145,7 +151,6 @@ def _report(likeness, accepted, copies, prompts, note: str, threshold: float) ->
         lines.append(f"Copy warning: picture {numbers} repeats one photograph rather than showing the person. Train on more photographs, or for fewer steps.")
     if prompts is not None:
         lines.append(f"Prompt score (CLIP cosine): {float(prompts.mean()):.3f} on average.")
-    if note:
-        lines.append(note)
-    lines.append(f"Accepted from {threshold:.2f} on.")
+    lines += [note for note in notes if note]
+    lines.append(f"Accepted from {threshold:.2f} on, of the {'cosine' if likeness.calibrated is None else 'calibrated likeness'}.")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from ..idea_engine.errors import FaceModelError
 from ..idea_engine.execution_provider import PROVIDERS
 from ..idea_engine.face import CHOICES, ON_MISSING, embed_faces, search_photos
+from ..idea_engine.face_pack import DEMO_DETECTION_SIZE
 from ..idea_engine.face_preview import draw_preview
 from .host import paths
 from .host.images import check_images, mask_batch, to_image
@@ -30,7 +31,7 @@ class LoadFaceModel:
                 "pack": (
                     paths.face_pack_names(),
                     {"tooltip": "A folder with a face detector and a face recognizer (.onnx) below models/insightface, such as buffalo_l or antelopev2. "
-                     "'Portrait World (demo)' comes with this node pack; it knows drawn faces only, those of Load Demo Model."},
+                     f"'{paths.DEMO}' comes with this node pack; it knows drawn faces only, those of Load Demo Model."},
                 ),
                 "provider": (
                     list(PROVIDERS),
@@ -44,7 +45,7 @@ class LoadFaceModel:
                         "max": 2048,
                         "step": 32,
                         "tooltip": "Photographs are fitted to this size before faces are looked for. Larger finds smaller faces and takes longer. "
-                        "The Portrait World's pack is never asked for more than 320, which its faces need.",
+                        f"The Portrait World's pack is never asked for more than {DEMO_DETECTION_SIZE}, which its faces need.",
                     },
                 ),
             },
@@ -89,8 +90,8 @@ class LoadFaceModel:
         else:
             folder = paths.face_pack_folder(pack)
         text = ""
-        if pack == paths.DEMO_FACE_PACK and detection_size > paths.DEMO_DETECTION_SIZE:
-            detection_size = paths.DEMO_DETECTION_SIZE
+        if pack == paths.DEMO and detection_size > DEMO_DETECTION_SIZE:
+            detection_size = DEMO_DETECTION_SIZE
             text = f" Faces are looked for at {detection_size}, the size this pack was made for."
         encoder = load_face_model(folder, provider, detection_size, paths.face_folders())
         return {"ui": {"text": [f"Licence: {encoder.licence}{text}"]}, "result": (encoder, encoder.licence)}

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from ..idea_engine.errors import BadImageError, FaceCLIPInputError
-from .host.faceclip import PRECISIONS, files
+from .host.faceclip import DEMO, PRECISIONS, files
 from .sockets import CATEGORY, FACECLIP, IMAGE_OR_FACE
 
 SEVERAL = ("blend into one person", "one picture each")
@@ -16,7 +16,7 @@ class FaceCLIPLoader:
     DESCRIPTION = (
         "Loads a FaceCLIP encoder, which takes the place of SDXL's text encoders and reads a face together with the prompt. The published weights "
         "(face_clip_encoder.pt of ByteDance/FaceCLIP, in models/faceclip) are CC BY-NC 4.0: non-commercial use only. Load their UNet with "
-        "Load Diffusion Model. 'Portrait World (demo)' ships with this pack and belongs to Load Demo Model."
+        f"Load Diffusion Model. '{DEMO}' ships with this pack and belongs to Load Demo Model."
     )
     FUNCTION = "load"
     RETURN_TYPES = (FACECLIP, "STRING")

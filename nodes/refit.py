@@ -1,8 +1,8 @@
 """RefitIdentity: a person moved to another base model."""
 from __future__ import annotations
 
+from .learning import JUDGE, PREVIEW_EVERY
 from .sockets import CATEGORY, ENHANCED, IDENTITY
-
 
 ID_EA = ("balanced", "fast", "best", "paper", "released")  # what starts from one row per pseudo-token; identities of other recipes go on as the first
 
@@ -12,14 +12,15 @@ class RefitIdentity:
 
     DESCRIPTION = (
         "Brings an identity to another base model: 25 steps on the new checkpoint, from the nearest start that the old identity gives. Between SD 1.x and "
-        "SDXL, and between checkpoints of one family, what the shared text encoder learned is kept."
+        "SDXL, and between checkpoints of one family, what the shared text encoder learned is kept. Cancel, Stop and the strip below work as in Train "
+        "Identity, and the same inputs are never trained twice."
     )
     CATEGORY = CATEGORY
     FUNCTION = "refit"
     OUTPUT_NODE = True
     RETURN_TYPES = (IDENTITY, "IMAGE")
     RETURN_NAMES = ("identity", "chart")
-    OUTPUT_TOOLTIPS = ("The person for the new checkpoint, for Apply ID Adapter and Save Identity.", "The loss of every training step.")
+    OUTPUT_TOOLTIPS = ("The person for the new checkpoint, for Apply ID Adapter and Save Identity.", "The loss of every training step, and the likeness where it was measured.")
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -35,42 +36,34 @@ class RefitIdentity:
                 "resolution": ("INT", {"default": 0, "min": 0, "max": 2048, "step": 8, "tooltip": "Side of the training pictures in pixels; 0 = 512, and 1024 for SDXL."}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "tooltip": "The same seed and inputs give the same identity."}),
             },
+            "optional": {"preview_every": PREVIEW_EVERY, "face_model": JUDGE},
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
-    def refit(self, identity, model, clip, vae, image, enhanced, steps, resolution, seed, node_id=None):
-        from ..idea_engine.chart import loss_chart
-        from ..idea_engine.checkpoint import Checkpoint
-        from ..idea_engine.errors import FamilyMismatchError
+    def refit(self, identity, model, clip, vae, image, enhanced, steps, resolution, seed, preview_every=0, face_model=None, node_id=None):
         from ..idea_engine.fingerprint import content_key
         from ..idea_engine.identity import content_hash
         from ..idea_engine.refit import build_from, carried_over, nearest_start
-        from ..idea_engine.train import TrainConfig, train
-        from .host.backend import ComfyBackend
-        from .host.images import check_images, to_image
-        from .host.paths import training_cache
-        from .host.progress import TrainingProgress
-        from .train import _RESOLUTION, _SDXL_RESOLUTION, _content_key, _face_masks, _summary
+        from ..idea_engine.train_config import TrainConfig
+        from .host.images import check_images
+        from .learning import course_chart, face_masks, learn, training_backend, training_key, training_side
 
-        backend = ComfyBackend(model, clip, vae)
-        if enhanced.family != backend.family:
-            raise FamilyMismatchError(
-                f"The ID Enhancer was connected to a CLIP of {enhanced.family.describe()}, Refit Identity to one of {backend.family.describe()}. "
-                "Connect the new checkpoint's CLIP to both."
-            )
+        backend = training_backend(model, clip, vae, enhanced, "Refit Identity")
         nearest_start(identity, enhanced)  # says what does not fit before anything is computed
         photos = check_images(image, "Refit Identity")
         method = identity.metadata.method
         config = TrainConfig(
             recipe=method if method in ID_EA else ID_EA[0], trigger=identity.trigger, steps=steps, seed=seed,
-            resolution=resolution or (_SDXL_RESOLUTION if backend.family.name == "sdxl" else _RESOLUTION),
+            resolution=training_side(backend.family, resolution),
         )
-        masks = _face_masks(None, enhanced, photos) if config.resolved().reads_masks else None
-        key = content_key("refit 1", content_hash(identity), _content_key(backend, enhanced, photos, config, masks))
-        refitted, report = train(
-            backend, enhanced, list(photos), config, masks=masks, on_step=TrainingProgress(node_id, config.resolved().steps, model.model.latent_format),
-            checkpoint=Checkpoint(training_cache() / f"{key}.partial"), build=build_from(identity),
+        masks = face_masks(None, enhanced, photos) if config.resolved().reads_masks else None
+        key = content_key("refit 1", content_hash(identity), training_key(backend, enhanced, photos, config, masks))
+        learned, note = learn(
+            backend, enhanced, photos, config, key, masks=masks, node_id=node_id, preview_every=preview_every, face_model=face_model,
+            build=build_from(identity),
         )
-        refitted = carried_over(refitted, identity)
-        said = f"{identity.trigger}: from {identity.family.describe()} to {backend.family.describe()} in {len(report.losses)} steps; {_summary(report)}."
-        return {"ui": {"text": [said]}, "result": (refitted, to_image(loss_chart(report.losses, title=f"{identity.trigger} · refit")))}
+        # The notes are not a part of what is kept: the same person may come again with another consent or thumbnail.
+        refitted = carried_over(learned, identity)
+        count = len(refitted.metadata.config["losses"])
+        said = f"{identity.trigger}: from {identity.family.describe()} to {backend.family.describe()} in {count} steps; {note}."
+        return {"ui": {"text": [said]}, "result": (refitted, course_chart(refitted, f"{identity.trigger} · refit"))}

@@ -12,7 +12,7 @@ from .clock import clock_of
 from .models import identity, reduced_unet
 
 APPLIED = (1, 2, 4)  # identities
-_TURNS = ("bare", *map(str, APPLIED), "stages", "bare again")  # what two equal cases differ by is the noise of the measurement
+_TURNS = ("bare", *map(str, APPLIED), "stages", "mask", "bare again")  # what two equal cases differ by is the noise of the measurement
 _PLAIN = "a photo of a man, a boy, a girl and a cat in a garden at noon"
 
 
@@ -34,6 +34,12 @@ def measure(clip, vae, pixels: int, rounds: int, steps: int) -> dict:
     staged_model, staged_clip = pack("nodes.apply").ApplyIDAdapter().apply(model, clip, staged, 1.0, 0.0, 1.0)
     positive = _conditioning(staged_clip, f"a photo of {staged.trigger} in a garden")
     cases["stages"] = (staged_model, positive, _conditioning(staged_clip, "ugly"))
+    masked = identity(clip, model, 10)
+    half = torch.zeros(1, 64, 64)
+    half[:, :, :32] = 1.0
+    masked_model, masked_clip = pack("nodes.apply").ApplyIDAdapterAdvanced().apply(model, clip, masked, 1.0, 1.0, 1.0, 0.0, 1.0, mask=half)
+    positive = _conditioning(masked_clip, f"a photo of {masked.trigger} in a garden")
+    cases["mask"] = (masked_model, positive, _conditioning(masked_clip, "ugly"))
     lengths = {name: positive[0][0].shape[1] for name, (_, positive, _) in cases.items()}
     assert len(set(lengths.values())) == 1, lengths  # only equal contexts can be compared
     clock = clock_of(model.load_device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EvaluationError
-from ..evaluate import COPYING_WARNING, contact_sheet, copy_paste, csv_text, likeness_rows, score_likeness
+from ..evaluate import COPYING_WARNING, contact_sheet, copy_paste, copying, csv_text, likeness_rows, score_likeness
 from ..tokens import PLACEHOLDER
 from ..types import Identity
 from .pictures import photo_files, read_photo
@@ -143,8 +142,11 @@ def _score(subject: Subject, vector: Tensor | None, name: str) -> dict[str, obje
     found = torch.tensor([vector is not None])
     generated = torch.zeros(1, subject.references.shape[1]) if vector is None else vector[None]
     (row,) = likeness_rows(score_likeness(generated, found, subject.references, subject.strangers), [name])
-    beyond = math.nan if subject.training is None else float(copy_paste(generated, found, subject.training, subject.references))
-    return {**row, "copy_paste": None if math.isnan(beyond) else round(beyond, 4)}
+    if subject.training is None or vector is None:
+        return {**row, "copy_paste": None}
+    # What may have been copied is what was trained on; the held-out photographs say how alike others are.
+    known = (generated, found, subject.training, subject.references)
+    return {**row, "copying": round(float(copying(*known)), 4), "copy_paste": round(float(copy_paste(*known)), 4)}
 
 
 def _summary(subject: Subject, rows: Sequence[dict]) -> dict[str, object]:
@@ -264,10 +266,10 @@ def _subject(name: str, identity: Identity, options, judge, notes: list[str], al
     if not measured:
         raise EvaluationError(f"There is no photograph of {name} with a face to compare with. Give some that were not trained on with --held-out.")
     if len(measured) < 2:
-        notes.append(f"{name}: one photograph to compare with, so likeness cannot be calibrated and copies of it cannot be told; give two or more with --held-out.")
+        notes.append(f"{name}: one photograph to compare with, so likeness cannot be calibrated; give two or more with --held-out.")
     vectors = [vector for photo in training.values() if (vector := judge.measure(photo)) is not None]
     if not vectors:
-        notes.append(f"{name}: the training photographs were not given (--trained-on), so copying them cannot be seen.")
+        notes.append(f"{name}: the training photographs were not given (--trained-on), so only copies of those compared with can be seen.")
     return Subject(name, identity, tuple(photo for photo, _ in measured), torch.stack([vector for _, vector in measured]), torch.stack(vectors) if vectors else None)
 
 

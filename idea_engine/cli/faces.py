@@ -10,8 +10,7 @@ from torch import Tensor
 from ..errors import FaceModelError
 from ..execution_provider import PROVIDERS
 from ..face import CHOICES, PhotoFaces
-
-_DEMO_DETECTION_SIZE = 320  # the Portrait World's pictures are small
+from ..face_pack import DEMO_DETECTION_SIZE
 
 
 def face_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +41,7 @@ def open_pack(folder: str | None, options: argparse.Namespace, demo: bool = Fals
             raise FaceModelError(f"No face pack is given. Name a folder with an insightface pack, such as buffalo_l, with {option}.")
         from portrait_world import assets
 
-        folder, size = str(assets.FACE_PACK), options.detection_size or _DEMO_DETECTION_SIZE
+        folder, size = str(assets.FACE_PACK), options.detection_size or DEMO_DETECTION_SIZE
     if not Path(folder).is_dir():
         raise FaceModelError(f"{folder} is not a folder. Name a folder with an insightface pack, such as buffalo_l, with {option}.")
     return load_face_model(folder, options.provider, size)

@@ -28,7 +28,7 @@ _LEGEND = (
     "Calibrated likeness: 1 is as alike as the person's own other photographs are to each other, 0 a stranger; a picture without a face counts 0. "
     "Likeness: mean cosine to the held-out photographs, a missing face counts 0; 'faces only' leaves such pictures out, as papers do. "
     "Copy-paste: likeness to the training photograph beyond likeness to the person. "
-    f"Copies: pictures nearer to one photograph than to the others by {COPYING_WARNING} or more. Prompt: CLIP's cosine with the person's word removed."
+    f"Copies: pictures that have come {COPYING_WARNING:.0%} or more of the way from the person's other photographs to one that was trained on. Prompt: CLIP's cosine with the person's word removed."
 )
 
 

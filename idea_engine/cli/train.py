@@ -17,6 +17,7 @@ examples:
   idea-engine train --model demo --photos example_workflows/anna.png -o anna.safetensors
   idea-engine train --model models/sd15 --photos anna1.jpg anna2.jpg --face-pack models/buffalo_l --trigger "<anna>" -o anna.safetensors
   idea-engine train --model models/sd15 --people people --face-pack models/buffalo_l -o identities
+  idea-engine train --model demo --photos example_workflows/anna.png --preview-every 10 -o anna.safetensors
   accelerate launch --multi_gpu -m idea_engine train --model models/sd15 --people people --face-pack models/buffalo_l -o identities
 
 In a folder of people each subfolder of photographs is a person, and so is each photograph beside them. Who is finished is skipped. Accelerate's
@@ -51,6 +52,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr", type=float, default=0.0, metavar="RATE", help="learning rate per picture of the batch; default: the recipe's own")
     group.add_argument("--resolution", type=int, default=0, metavar="PIXELS", help="side of the training pictures, a multiple of 8; default: the model's own")
     group.add_argument("--seed", type=int, default=0, help="the same seed and inputs give the same identity (default: 0)")
+    group.add_argument(
+        "--preview-every", type=int, default=0, metavar="N", help="write a picture of the person after every N steps and the last, always with the same noise"
+    )
+    group.add_argument("--preview-dir", metavar="DIR", help="where the previews go, as NAME-STEP.png (default: a folder 'previews' beside the identity)")
     group.add_argument("--names", metavar="FILE", help="names that the textual anchor is averaged from, one per line; default: the shipped list")
     model_arguments(parser)
     face_arguments(parser)
@@ -60,6 +65,10 @@ def run(options: argparse.Namespace) -> int:
     for name, most in (("steps", 100_000), ("batch", 4096), ("resolution", _SIDE_LIMIT), ("lr", 1.0)):
         if not 0 <= getattr(options, name) <= most:
             raise TrainingError(f"--{name} is {getattr(options, name)}, expected 0 (the recipe's own) to {most}.")
+    if options.preview_every < 0:
+        raise TrainingError(f"--preview-every is {options.preview_every}, expected a number of steps, or 0 for no previews.")
+    if options.preview_dir and not options.preview_every:
+        raise TrainingError("--preview-dir says where previews go, but none are asked for. Say how often with --preview-every, such as --preview-every 10.")
     if options.photos:
         return _alone(options)
     team = Team(options.device)
@@ -142,13 +151,34 @@ class Studio:
         checkpoint = Checkpoint(person.output.with_name(f".{person.output.stem}-{self._key(enhanced, photos, config)}.partial"), every=_SAVE_EVERY)
         bar = Bar(title, config.resolved().steps, position)
         try:
-            identity, report = train(self.backend, enhanced, photos, config, on_step=bar, checkpoint=checkpoint)
+            identity, report = train(
+                self.backend, enhanced, photos, config, on_step=bar, checkpoint=checkpoint, previews=self._previews(person, config.resolved().steps)
+            )
         finally:
             bar.close()
         identity = replace(identity, metadata=replace(identity.metadata, consent=options.consent))
         path = save_identity(identity, person.output, store_face=options.store_face)
         went_on = f", resumed at step {report.resumed_at}" if report.resumed_at else ""
         print(f"{path}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {path.stat().st_size / 1e6:.1f} MB", flush=True)
+
+    def _previews(self, person: PersonToLearn, steps: int):
+        """Pictures on the way, written as NAME-STEP.png; None where none are asked for. They change nothing that is learned."""
+        from ..previews import Preview, Previews
+        from .pictures import write_picture
+
+        every, folder = self.options.preview_every, Path(self.options.preview_dir or person.output.parent / "previews")
+        if not every:
+            return None
+        digits = len(str(steps))
+
+        def write(preview: Preview) -> None:
+            path = folder / f"{person.output.stem}-{preview.step:0{digits}}.png"
+            try:
+                write_picture(preview.pictures[0], path, {"trigger": person.trigger, "step": str(preview.step)})
+            except OSError as error:  # a full disk; the training is worth more
+                print(f"{path} was not written ({error}); the training goes on", file=sys.stderr)
+
+        return Previews(every, show=write)
 
     def _key(self, enhanced, photos, config) -> str:
         """Names an unfinished training by everything its result depends on, so that only the same one goes on."""

@@ -17,7 +17,7 @@ from ...portrait_world import assets, tokenizer
 from ...portrait_world import faceclip as portrait_world
 from . import paths
 
-DEMO = "Portrait World (demo)"  # the tiny encoder that ships with the pack
+DEMO = paths.DEMO  # the tiny encoder that ships with the pack
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 _KEPT = 32  # encodings per encoder, about 0.6 MB each for SDXL
 

@@ -11,7 +11,7 @@ from ...idea_engine.faceclip.checkpoint import SUFFIXES as FACECLIP_SUFFIXES
 from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
 
 FACE_FOLDER, IDENTITY_FOLDER, FACECLIP_FOLDER = "insightface", "idea", "faceclip"
-DEMO_FACE_PACK, DEMO_DETECTION_SIZE = "Portrait World (demo)", 320  # its faces fill the picture; its detector was measured at this size
+DEMO = "Portrait World (demo)"  # what ships with the pack, in every dropdown
 _PACK = Path(__file__).resolve().parents[2]
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
 CACHE_BYTES = 4 << 30  # of kept trainings: hundreds of people, or a few of the recipe 'paper' on SDXL
@@ -54,7 +54,7 @@ def face_packs() -> dict[str, Path]:
             # Loose files in the root are other packs' models (inswapper_128.onnx) unless there are at least two.
             if parts or len(files) > 1:
                 packs.setdefault("/".join(parts) or root.name, folder)
-    packs[DEMO_FACE_PACK] = _PACK / "portrait_world" / "assets" / "face_pack"
+    packs[DEMO] = _PACK / "portrait_world" / "assets" / "face_pack"
     return packs
 
 

@@ -223,9 +223,9 @@ def find_places(pairs, applied: Sequence[AppliedIdentity]) -> list[Place]:
 
 
 def _positions(tokens: Sequence, rows: Tensor) -> list[int]:
-    """Where ``rows`` (n, w) follow one another among tokens, each an id or a row (w)."""
+    """Where ``rows`` (n, w) follow one another among tokens, each an id or a row (w); nowhere if there are none."""
     found, position = [], 0
-    while position <= len(tokens) - len(rows):
+    while len(rows) and position <= len(tokens) - len(rows):
         if all(torch.is_tensor(token) and token.shape == row.shape and torch.equal(token, row) for token, row in zip(tokens[position:], rows)):
             found.append(position)
             position += len(rows)

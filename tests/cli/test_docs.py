@@ -24,7 +24,7 @@ def test_the_commands_run_in_their_order(cli, people):
         program, *arguments = shlex.split(command)
         assert program == "idea-engine"
         cli.run(*arguments)
-    for path in ("anna.safetensors", "pictures/1.png", "report/report.html", "identities/ben.safetensors"):
+    for path in ("anna.safetensors", "pictures/1.png", "report/report.html", "looks/watched-40.png", "identities/ben.safetensors"):
         assert (cli.folder / path).is_file(), path
     (several,) = blocks("text")
     assert "-m idea_engine train" in several  # test_two_processes_share_the_people runs it

@@ -27,6 +27,27 @@ def test_one_photograph_becomes_one_file(cli, anna_photo):
     assert [path.name for path in cli.folder.iterdir()] == ["me.safetensors"]
 
 
+def test_previews_are_written_step_by_step_and_change_nothing_that_is_learned(cli, anna_photo):
+    import numpy as np
+    from PIL import Image
+
+    settings = ("train", *QUICK[:2], "--steps", 10, "--batch", 2, "--photos", anna_photo, "-o")
+    cli.run(*settings, "seen/anna", "--preview-every", 4)
+    pictures = sorted((cli.folder / "seen" / "previews").iterdir())
+    assert [path.name for path in pictures] == ["anna-04.png", "anna-08.png", "anna-10.png"]
+    pixels = [np.asarray(Image.open(path)) for path in pictures]
+    assert all(one.shape == (128, 128, 3) and one.std() > 10 for one in pixels) and (pixels[0] != pixels[2]).any()
+    assert Image.open(pictures[0]).text["step"] == "4"
+    cli.run(*settings, "unseen/anna")
+    same(cli.folder / "seen" / "anna.safetensors", cli.folder / "unseen" / "anna.safetensors")
+    assert [path.name for path in (cli.folder / "unseen").iterdir()] == ["anna.safetensors"]
+
+
+def test_previews_of_several_people_lie_side_by_side_in_the_folder_that_was_named(cli, people):
+    cli.run("train", *QUICK, "--people", people, "-o", "out", "--preview-every", 3, "--preview-dir", "looks")
+    assert sorted(path.name for path in (cli.folder / "looks").iterdir()) == ["Cleo Ray-3.png", "anna-3.png", "ben-3.png"]
+
+
 def partial_files(folder):
     return list(folder.glob(".*.partial"))
 
@@ -89,6 +110,8 @@ def test_two_processes_share_the_people(cli, people):
     (("--model", "demo", "--photos", "PHOTO", "--device", "abacus"), "device abacus cannot be used"),
     (("--model", "demo", "--photos", "PHOTO", "--steps", "-1"), "--steps is -1, expected 0"),
     (("--model", "demo", "--photos", "PHOTO", "--resolution", "100"), "resolution is 100, expected a multiple of 8"),
+    (("--model", "demo", "--photos", "PHOTO", "--preview-every", "-1"), "--preview-every is -1"),
+    (("--model", "demo", "--photos", "PHOTO", "--preview-dir", "looks"), "none are asked for.*--preview-every"),
     (("--model", "demo", "--people", "nowhere"), "There is no folder nowhere"),
     (("--model", "demo"), "one of the arguments --photos --people is required"),
     (("--model", "demo", "--photos", "TEXT"), "cannot be read as a picture")])

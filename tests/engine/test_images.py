@@ -1,31 +1,18 @@
 """What nodes take and give as IMAGE and MASK; needs no host."""
 import base64
-import importlib
 import io
-import sys
-import types
-from pathlib import Path
 
 import pytest
 import torch
+from bare_pack import bare_module
 
 from idea_engine.errors import BadImageError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def images():
-    """nodes/host/images.py inside bare packages: the pack's own ``__init__`` files want a host."""
-    names = {"bare_pack": ROOT, "bare_pack.nodes": ROOT / "nodes", "bare_pack.nodes.host": ROOT / "nodes" / "host"}
-    for name, folder in names.items():
-        sys.modules[name] = types.ModuleType(name)
-        sys.modules[name].__path__ = [str(folder)]
-    sys.modules["bare_pack.idea_engine"] = sys.modules["idea_engine"]
-    sys.modules["bare_pack.idea_engine.errors"] = importlib.import_module("idea_engine.errors")
-    yield importlib.import_module("bare_pack.nodes.host.images")
-    for name in [name for name in sys.modules if name.split(".")[0] == "bare_pack"]:
-        del sys.modules[name]
+    with bare_module("nodes.host.images") as module:
+        yield module
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -51,10 +51,11 @@ def test_every_strength_does_something_of_its_own(host, graph, part):
     assert len(set(found.values())) == 4
 
 
+@pytest.mark.parametrize("recipe", ("fast", "sefi"))
 @pytest.mark.parametrize("family", ("sd1", "sd2-v"))
-def test_a_white_mask_is_no_mask_and_a_black_one_is_no_identity_bit_for_bit(host, graph, family):
+def test_a_white_mask_is_no_mask_and_a_black_one_is_no_identity_bit_for_bit(host, graph, family, recipe):
     loader = tiny(graph, family)
-    person = random_identity(graph, loader)
+    person = random_identity(graph, loader, recipe=recipe)
     white, black = (advanced(graph, loader[0], loader[1], person[0], mask=mask(graph, [[[value] * 5] * 7])) for value in (1.0, 0.0))
     found = digests(host, graph, a=drawn(graph, white), b=drawn(graph, apply(graph, loader[0], loader[1], person[0])),
                     c=drawn(graph, black), d=drawn(graph, loader))
@@ -68,16 +69,18 @@ def test_a_prompt_without_the_person_is_untouched_by_the_mask(host, graph):
     assert found["a"] == found["b"]
 
 
+@pytest.mark.parametrize("recipe, timestep", (("fast", 500), ("sefi", 950), ("sefi", 50)))
 @pytest.mark.parametrize("family", ("sd1", "sd2"))
 @pytest.mark.parametrize("size", ((8, 8), (9, 13)))
-def test_a_block_mixes_the_outputs_with_and_without_the_person_by_the_mask(host, graph, family, size):
+def test_a_block_mixes_the_outputs_with_and_without_the_person_by_the_mask(host, graph, family, size, recipe, timestep):
+    """Of an identity in stages, that of the noise level: white is the person as without a mask, black the checkpoint's own reading of the word."""
     loader = tiny(graph, family, seed=3)
-    person = random_identity(graph, loader)
+    person = random_identity(graph, loader, recipe=recipe)
     weights = [[((3 * row + 5 * column) % 7) / 6 for column in range(size[1])] for row in range(size[0])]
     masked = advanced(graph, loader[0], loader[1], person[0], mask=mask(graph, [weights]))
     whole = apply(graph, loader[0], loader[1], person[0])
     pair = probe(graph, "masks:pair", a=graph.add("CLIPTextEncode", clip=masked[1], text=PROMPT)[0], b=graph.add("CLIPTextEncode", clip=loader[1], text=PROMPT)[0])
-    found = host.probe(graph, "masks:first_block", {"size": size, "weights": sum(weights, [])}, a=masked[0], b=whole[0], c=loader[0], d=pair[0])
+    found = host.probe(graph, "masks:first_block", {"size": size, "weights": sum(weights, []), "timestep": timestep}, a=masked[0], b=whole[0], c=loader[0], d=pair[0])
     assert found["effect"] > 1e-2 and found["deviation"] < 1e-4 * max(1.0, found["effect"])
 
 
@@ -106,6 +109,17 @@ def test_two_people_each_in_their_half_at_any_size(host, graph, family, size):
     bare = apply(graph, *(apply(graph, loader[0], loader[1], anna[0])[i] for i in (0, 1)), ben[0])
     a, b, c = (drawn(graph, on, text, size) for on in (one, other, bare))
     assert host.probe(graph, "state:compare", a=a[0], b=b[0]) < 1e-3 < host.probe(graph, "state:compare", a=a[0], b=c[0])
+
+
+def test_somebody_in_stages_and_somebody_without_each_in_their_half(host, graph):
+    loader = tiny(graph)
+    anna, ben = (random_identity(graph, loader, trigger, recipe, seed) for trigger, recipe, seed in (("<anna>", "sefi", 1), ("<ben>", "fast", 2)))
+    left, right = mask(graph, [[[1.0, 0.0]]]), mask(graph, [[[0.0, 1.0]]])
+    text = "<anna> and <ben> in a boat"
+    first, second = (advanced(graph, loader[0], loader[1], one[0], mask=where) for one, where in ((anna, left), (ben, right)))
+    both = advanced(graph, first[0], first[1], ben[0], mask=right), advanced(graph, second[0], second[1], anna[0], mask=left)
+    a, b, alone = (drawn(graph, on, text) for on in (*both, first))
+    assert host.probe(graph, "state:compare", a=a[0], b=b[0]) < 1e-3 < host.probe(graph, "state:compare", a=a[0], b=alone[0])
 
 
 def test_a_mask_and_a_range_together(host, graph):

@@ -1,10 +1,7 @@
 """Training inside real hosts: right gradients, nothing left behind, cancel and resume, live messages."""
-import json
-import threading
-import urllib.request
-
 import pytest
-from launcher.errors import InterruptedRunError, NodeFailedError
+from launcher.errors import NodeFailedError
+from live_trainings import ask, cancel_when, run_and_stop
 from tiny_graphs import FAMILIES, PROMPT, apply, enhanced, probe, sample, tiny, train
 
 RECIPES = ("balanced", "paper", "released", "sefi")
@@ -98,22 +95,6 @@ def test_models_are_untouched_by_training_error_and_cancel(host, graph, photo):
     assert (originals(host, graph, loader), host.probe(graph, "basics:digest", a=latent[0])) == before
     cancel_when(host, type(graph)({**graph.prompt, long.id: more.prompt[long.id]}), lambda step: step >= 2)
     assert (originals(host, graph, loader), host.probe(graph, "basics:digest", a=latent[0])) == before
-
-
-def cancel_when(host, graph, reached):
-    """Queue the graph and press cancel as soon as a training step satisfies ``reached``; returns the messages seen."""
-    seen, pressed = [], threading.Event()
-
-    def listen(kind, data):
-        if kind == "idea.progress":
-            seen.append(data)
-            if reached(data["step"]) and not pressed.is_set():
-                pressed.set()
-                host.client.interrupt()
-
-    with pytest.raises(InterruptedRunError):
-        host.run(graph, on_message=listen)
-    return seen
 
 
 def test_cancel_keeps_the_work_and_the_next_queue_resumes_to_the_same_identity(host, graph, photo):
@@ -261,29 +242,11 @@ def test_stages_and_attention_are_options_of_the_train_node(host, graph, photo):
         host.probe(graph, "identities:summary", a=train(graph, loader, other[0], start[0], recipe="paper", attention="face mask")[0])
 
 
-def ask(host, path, message=None):
-    """The JSON answer of the host to a page's question."""
-    body = None if message is None else json.dumps(message).encode()
-    request = urllib.request.Request(host.client.address + path, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
-
-
 def test_stop_ends_the_training_and_the_graph_goes_on_but_it_is_not_kept_as_finished(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     trained = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=71)[0], steps=2000, seed=71)
-    late, answers, states = [], [], []
-
-    def press_stop(kind, data):
-        if kind != "idea.progress":
-            return
-        states.append(data["state"])
-        if data["step"] >= 2 and not answers:
-            late.extend(ask(host, "/idea/training"))  # what a page opened now is told
-            answers.append(ask(host, "/idea/training/stop", {"node": trained.id}))
-
-    text = host.run(graph, on_message=press_stop).outputs[trained.id]["text"][0]
-    assert "ended by Stop" in text and answers == [{"stopping": True}] and states[-1] == "stopped"
+    outputs, states, late, answers = run_and_stop(host, graph, trained)
+    assert "ended by Stop" in outputs[trained.id]["text"][0] and answers == [{"stopping": True}] and states[-1] == "stopped"
     assert [one["progress"]["node"] for one in late] == [trained.id] and late[0]["progress"]["step"] >= 1
     assert ask(host, "/idea/training") == [] and ask(host, "/idea/training/stop", {"node": trained.id}) == {"stopping": False}
 

@@ -5,7 +5,7 @@ import { api } from "../../../scripts/api.js";
 import { LiveChart } from "./live_chart.js";
 import { addPassiveWidget, dropPassiveValues, growToFit } from "./passive_widget.js";
 
-const TRAINER = "IDEA_TrainIDEA";
+const TRAINERS = ["IDEA_TrainIDEA", "IDEA_RefitIdentity"];
 const CHART_HEIGHT = 150; // units of the canvas
 const PREVIEW_HEIGHT = 230; // with a picture in it
 const TALLEST_CHART = 320; // on a node that the artist made taller
@@ -27,7 +27,7 @@ function findNode(id) {
 
 function findTrainer(id) {
   const node = findNode(id);
-  return (node?.comfyClass ?? node?.type) === TRAINER ? node : undefined;
+  return TRAINERS.includes(node?.comfyClass ?? node?.type) ? node : undefined;
 }
 
 /** The strip of a trainer, made at its first message. */
@@ -116,13 +116,13 @@ app.registerExtension({
   afterConfigureGraph: catchUp,
   nodeCreated(node) {
     // A new seed at every queue would train the person anew every time; a workflow that says otherwise is read after this.
-    const control = (node.comfyClass ?? node.type) === TRAINER && node.widgets?.find((widget) => widget.name === "control_after_generate");
+    const control = TRAINERS.includes(node.comfyClass ?? node.type) && node.widgets?.find((widget) => widget.name === "control_after_generate");
     if (control) control.value = "fixed";
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith("IDEA_")) return;
     after(nodeType.prototype, "onExecuted", (node, output) => output?.text && showText(node, [output.text].flat().join("\n")));
     after(nodeType.prototype, "onSerialize", dropPassiveValues);
-    if (nodeData.name === TRAINER) after(nodeType.prototype, "onDrawForeground", (node) => charts.get(node)?.fit(app.canvas.ds.scale));
+    if (TRAINERS.includes(nodeData.name)) after(nodeType.prototype, "onDrawForeground", (node) => charts.get(node)?.fit(app.canvas.ds.scale));
   },
 });

@@ -24,8 +24,8 @@ def region_weights(probe):
 def first_block(probe):
     """a: MODEL with a masked identity, b: the same identity without a mask, c: the untouched MODEL, d: (conditioning with the person, plain one)
 
-    arguments: size [h, w] of the latent, weights: one per position of the first block → largest deviation of the first cross-attention's output from
-    the mix of the two others, and how far those are apart. Every output patch of one UNet call is recorded by a patch behind ours.
+    arguments: size [h, w] of the latent, weights: one per position of the first block, timestep → largest deviation of the first cross-attention's
+    output from the mix of the two others, and how far those are apart. Every output patch of one UNet call is recorded by a patch behind ours.
     """
     height, width = probe.arguments["size"]
     person, plain = probe.d
@@ -42,7 +42,7 @@ def first_block(probe):
         clone.set_model_attn2_output_patch(record)
         base = clone.model
         options = dict(clone.model_options["transformer_options"], cond_or_uncond=[0])
-        sigma = base.model_sampling.sigma(torch.tensor([500]))
+        sigma = base.model_sampling.sigma(torch.tensor([probe.arguments["timestep"]]))
         options["sigmas"] = sigma
         base.apply_model(latent, sigma, c_crossattn=condition[0][0], transformer_options=options)
         return seen[0]
