@@ -27,11 +27,6 @@ class Contender:
     photos: int = 0
     shows: str = ""
 
-    @property
-    def learns(self) -> bool:
-        """Whether anything is trained for a person."""
-        return not self.shows
-
 
 # Only the tokens learn, with no regularisation: textual inversion. Both at the best of the rates .003, .006, .012 (and .025 from the anchor).
 _TOKENS_ONLY = dict(trains=("tokens",), anchor_weight=0.0, batch=4, steps=100, lr=0.012)
