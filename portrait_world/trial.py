@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from idea_engine.types import EnhancedIdentity, Identity
 from torch import Tensor
 
 from . import captions, drawing, faceclip_trial, noise
@@ -118,10 +119,11 @@ class Learned:
     """A person as a method has learned them.
 
     Attributes:
-        artist: draws with the trained module. by_step, seconds: see :class:`Trial`.
+        identity: what an identity file would hold. artist: draws with the trained module. by_step, seconds: see :class:`Trial`.
         plain: the untouched model's pictures of PLAIN_PROMPTS.
     """
 
+    identity: Identity
     artist: "Artist"
     by_step: dict[int, np.ndarray]
     seconds: float
@@ -141,7 +143,6 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
     from idea_engine.methods import build as build_module
     from idea_engine.train import train
     from idea_engine.train_config import TrainConfig
-    from idea_engine.types import EnhancedIdentity
 
     contender = CONTENDERS[method]
     references, face = read_faces(reference_photographs(split, index, photos))
@@ -172,9 +173,9 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
     begun = time.perf_counter()
     said = tuple(captions.circumstances(shot) for shot in reference_shots(index, photos)) if contender.captioned else ()
     config = Config(trigger="<anna>", resolution=128, seed=seed, captions=said)
-    train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
+    identity, _ = train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
     seconds = time.perf_counter() - begun - drawing
-    return Learned(artist, by_step, seconds, plain)
+    return Learned(identity, artist, by_step, seconds, plain)
 
 
 def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Trial:
