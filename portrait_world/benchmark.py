@@ -20,7 +20,7 @@ from .contenders import CONTENDERS
 from .likeness import CROWD, crowd, has_face, scale
 from .people import SPLITS
 from .shot import ATTRIBUTES
-from .similarity import judge_embeddings, read_attributes
+from .similarity import judge_embeddings, shown_as_said
 from .trial import PROMPTS, Trial, reference_photographs, run_trial
 
 
@@ -64,10 +64,7 @@ def score(trial: Trial, split: str, index: int, photos: int) -> Score:
     reference = judge_embeddings(reference_photographs(split, index, photos))
     # how much nearer to the very photograph than an honest other photograph of the person is
     copying = float((vectors @ reference.T).mean() - (ruler.own @ reference.T).mean()) - (float(raw.mean()) - ruler.ceiling)
-    wanted = torch.tensor([shot.labels() for shot in PROMPTS])
-    hits = (read_attributes(trial.pictures) == wanted).float()
-    in_colour = torch.tensor([shot.style in ("photo", "painting") for shot in PROMPTS])
-    prompt = {field: float(hits[in_colour, k].mean() if field == "colour" else hits[:, k].mean()) for k, field in enumerate(ATTRIBUTES)}
+    prompt = shown_as_said(trial.pictures, PROMPTS)
     by_step = {step: ruler.calibrated(float(ruler.cosines(pictures).mean())) for step, pictures in trial.by_step.items()}
     return Score(
         likeness, ruler.calibrated(likeness), float(places.float().mean()), copying, 1 - float(seen.mean()), prompt, by_step,

@@ -195,11 +195,13 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
 
 
 class Artist:
-    """Draws with the module as it stands; the same start noise for every method."""
+    """Draws with the module as it stands, on the shipped model or on another; the same start noise for every method."""
 
-    def __init__(self):
-        self.backend, self.count = open_backend(), len(anchor_of_names().names_used)
-        self.module = None
+    def __init__(self, backend=None, module=None):
+        from idea_engine.anchors import TOKENS_PER_IDENTITY
+
+        self.backend, self.count = backend or open_backend(), TOKENS_PER_IDENTITY
+        self.module = module
 
     @torch.no_grad()
     def draw(self, shots: tuple[Shot, ...], seed: int) -> np.ndarray:
