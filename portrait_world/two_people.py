@@ -24,6 +24,7 @@ from .likeness import Scale, has_face, scale
 from .people import SPLITS, person
 from .portrait import render
 from .shot import Shot
+from .similarity import shown_as_said
 from .trial import PROMPTS, learn, reference_photographs
 
 SIDE = 128  # of the world's pictures, and of each half
@@ -65,11 +66,12 @@ ARRANGEMENTS: dict[str, Arrangement] = {
 
 @dataclass(frozen=True)
 class Halves:
-    """What the judge says of some pictures of one pair: calibrated likeness of each half to each person, and whether a face was found in it.
+    """What the judges say of some pictures of one pair.
 
     Attributes:
-        left_first, left_second, right_first, right_second: (B,) likeness; ``first`` is who belongs to the left.
-        faces: (B, 2) bool.
+        left_first, left_second, right_first, right_second: (B,) calibrated likeness of a half to a person; ``first`` is who belongs to the left.
+        faces: (B, 2) bool, whether a face was found in each half.
+        prompt: share of what the prompt said, over the attributes, that the halves show.
     """
 
     left_first: np.ndarray
@@ -77,12 +79,16 @@ class Halves:
     right_first: np.ndarray
     right_second: np.ndarray
     faces: np.ndarray
+    prompt: float
 
 
-def judge(pictures: np.ndarray, first: Scale, second: Scale) -> Halves:
-    """(B, 128, 256, 3) uint8 → what each half looks like; a half without a face counts as cosine 0."""
+def judge(pictures: np.ndarray, first: Scale, second: Scale, shot: Shot) -> Halves:
+    """(B, 128, 256, 3) uint8 of one shot → what each half looks like; a half without a face counts as cosine 0."""
     left, right = pictures[:, :, :SIDE], pictures[:, :, SIDE:]
-    return Halves(first.likeness(left), second.likeness(left), first.likeness(right), second.likeness(right), np.stack([has_face(left), has_face(right)], 1))
+    faces = np.stack([has_face(left), has_face(right)], 1)
+    said = shown_as_said(np.concatenate([left, right]), (shot,) * (2 * len(pictures)))
+    likeness = (ruler.likeness(half) for half in (left, right) for ruler in (first, second))
+    return Halves(*likeness, faces, float(np.mean(list(said.values()))))
 
 
 def summary(judged: list[Halves]) -> dict[str, float]:
@@ -92,13 +98,13 @@ def summary(judged: list[Halves]) -> dict[str, float]:
     ``in either order``: share of pictures in which the two halves are the two people, whoever is where.
     """
     one, two, three, four = (np.concatenate([getattr(part, name) for part in judged]) for name in ("left_first", "left_second", "right_second", "right_first"))
-    swapped = (two > one) & (four > three)
     return {
         "left→first": float(one.mean()), "left→second": float(two.mean()), "right→second": float(three.mean()), "right→first": float(four.mean()),
         "own": float((one.mean() + three.mean()) / 2), "other": float((two.mean() + four.mean()) / 2),
         "right person": float(((one > two).mean() + (three > four).mean()) / 2),
-        "in either order": float((((one > two) & (three > four)) | swapped).mean()),
+        "in either order": float(((one > two) == (three > four)).mean()),
         "no face": float(1 - np.concatenate([part.faces for part in judged]).mean()),
+        "prompt": float(np.mean([part.prompt for part in judged])),
     }
 
 
@@ -173,11 +179,11 @@ def measure(pairs: list[tuple[int, int]], split: str, seeds: int, folder: Path, 
     for number, pair in enumerate(pairs):
         shot, rulers = SHOTS[number % len(SHOTS)], [scale(split, index) for index in pair]
         row = [np.concatenate([reference_photographs(split, index, 1)[0] for index in pair], 1)]
-        judged[PHOTOGRAPHS].append(judge(photographed(pair, split, shot, seeds), *rulers))
+        judged[PHOTOGRAPHS].append(judge(photographed(pair, split, shot, seeds), *rulers, shot))
         for name, arrangement in ARRANGEMENTS.items():
             files = tuple(base.add_identity(learned_file(folder, arrangement.method, split, index)) for index in pair)
             pictures = draw(client, graph(arrangement, files, shot, seeds, seed=number))
-            judged[name].append(judge(pictures, *rulers))
+            judged[name].append(judge(pictures, *rulers, shot))
             row.append(pictures[0])
             show(name)
         rows.append(np.concatenate(row, 1))

@@ -14,18 +14,19 @@ def rulers(shipped):
 
 @pytest.fixture(scope="module")
 def photographs():
-    return np.concatenate([photographed(PAIR, "test", shot, 1) for shot in SHOTS])
+    return photographed(PAIR, "test", SHOTS[0], 3)
 
 
 def test_photographs_side_by_side_score_as_the_people_in_them(rulers, photographs):
-    found = summary([judge(photographs, *rulers)])
+    found = summary([judge(photographs, *rulers, SHOTS[0])])
     assert min(found["left→first"], found["right→second"]) > 0.6 and max(found["left→second"], found["right→first"]) < 0.3
-    assert found["right person"] == found["in either order"] == 1 and found["no face"] == 0
+    assert found["right person"] == found["in either order"] == found["prompt"] == 1 and found["no face"] == 0
+    assert summary([judge(photographs, *rulers, SHOTS[1])])["prompt"] < 0.7  # nothing of this was said but that it is a photograph of a bare face
 
 
 def test_two_who_changed_places_are_both_there_and_both_wrong(rulers, photographs):
     changed = np.concatenate([photographs[:, :, SIDE:], photographs[:, :, :SIDE]], 2)
-    straight, crossed = (judge(pictures, *rulers) for pictures in (photographs, changed))
+    straight, crossed = (judge(pictures, *rulers, SHOTS[0]) for pictures in (photographs, changed))
     assert np.allclose(crossed.left_first, straight.right_first, atol=1e-5) and np.allclose(crossed.right_second, straight.left_second, atol=1e-5)
     found = summary([crossed])
     assert found["right person"] == 0 and found["in either order"] == 1
@@ -33,14 +34,14 @@ def test_two_who_changed_places_are_both_there_and_both_wrong(rulers, photograph
 
 def test_one_person_twice_is_half_right_in_no_order(rulers, photographs):
     twice = np.concatenate([photographs[:, :, :SIDE]] * 2, 2)
-    found = summary([judge(twice, *rulers)])
+    found = summary([judge(twice, *rulers, SHOTS[0])])
     assert found["right person"] == 0.5 and found["in either order"] == 0 and found["right→first"] == pytest.approx(found["left→first"], abs=1e-5)
 
 
 def test_a_half_without_a_face_counts_as_nobody(rulers, photographs):
     empty = photographs.copy()
     empty[:, :, SIDE:] = 128
-    found, whole = summary([judge(empty, *rulers)]), summary([judge(photographs, *rulers)])
+    found, whole = summary([judge(empty, *rulers, SHOTS[0])]), summary([judge(photographs, *rulers, SHOTS[0])])
     assert found["no face"] == 0.5 and found["left→first"] == pytest.approx(whole["left→first"], abs=1e-5)
     assert found["right→second"] == pytest.approx(float(rulers[1].calibrated(0.0)), abs=1e-6)
 
