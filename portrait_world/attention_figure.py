@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import captions
 from .contenders import CONTENDERS
-from .trial import PROMPTS, Artist, face_mask_of, learn
+from .trial import PROMPTS, Artist, learn, read_faces
 
 TIMESTEP = 400  # in the middle of the schedule: the picture is laid out, its details are not
 _LEFT_OUT = {"a", "an", "of", "on", "in", "the", "and", "wearing", "photo"}  # they look at nothing that can be seen
@@ -72,7 +72,7 @@ def figure(methods: list[str], split: str, index: int, shot: int, steps: int, se
         shown = torch.from_numpy(pictures[0].astype(np.float32) / 255)
         latents = artist.backend.encode_images(shown[None])
         words, maps = word_maps(artist, text, latents, seed)
-        mask = torch.nn.functional.adaptive_avg_pool2d(face_mask_of(pictures[0])[None], maps.shape[-2:])
+        mask = torch.nn.functional.adaptive_avg_pool2d(read_faces(pictures)[1].masks[0][None], maps.shape[-2:])
         own = float(inside(maps[words.index("<anna>")][None], mask))
         plain = Image.fromarray(pictures[0]).resize((256, 256), Image.Resampling.BICUBIC)
         tiles = word_tiles(maps, words, shown)

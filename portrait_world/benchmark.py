@@ -1,6 +1,6 @@
 """``python -m portrait_world.benchmark``: every method, the same people, the same prompts, one judge that took no part.
 
-    python -m portrait_world.benchmark --methods textual-inversion,cross-init,id-ea-fast --people 8 --photos 1 --seeds 3 \\
+    python -m portrait_world.benchmark --methods textual-inversion,cross-init,fast --people 8 --photos 1 --seeds 3 \\
         --split test --people-seed 0 --json out.json
 
 Prints a table and writes the figures and a contact sheet (rows people, columns methods, first column the photograph).
@@ -10,22 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from .contenders import CONTENDERS
-from .people import SPLITS, person
-from .portrait import render
-from .shot import ATTRIBUTES, photograph
-from .similarity import judge_embeddings, read_attributes
-from .trial import PROMPTS, Trial, faces_seen, other_photographs, reference_photographs, run_trial
-
-CROWD = 200  # among how many people the right one is searched
+from .likeness import CROWD, crowd, has_face, scale
+from .people import SPLITS
+from .shot import ATTRIBUTES
+from .similarity import judge_embeddings, shown_as_said
+from .trial import PROMPTS, Trial, reference_photographs, run_trial
 
 
 @dataclass(frozen=True)
@@ -54,42 +50,24 @@ class Score:
     peak_megabytes: float
 
 
-@lru_cache(maxsize=4)
-def _crowd(split: str) -> Tensor:
-    """(CROWD, 512) what the people of a split look like to the judge."""
-    rng, rows = np.random.default_rng(13), []
-    for index in range(min(CROWD, SPLITS[split])):
-        pictures = np.stack([render(person(split, index), photograph(rng)) for _ in range(3)])
-        rows.append(torch.nn.functional.normalize(judge_embeddings(pictures).mean(0), dim=0))
-    return torch.stack(rows)
-
-
 def score(trial: Trial, split: str, index: int, photos: int) -> Score:
     """Judge one trial."""
-    own = judge_embeddings(other_photographs(split, index))
-    centre = torch.nn.functional.normalize(own.mean(0), dim=0)
-    crowd = _crowd(split)
-    ceiling = float((own @ own.T)[~torch.eye(len(own), dtype=torch.bool)].mean())
-    strangers = crowd[torch.arange(len(crowd)) != index]
-    floor = float((own @ strangers.T).mean())
+    ruler = scale(split, index)
+    centre = torch.nn.functional.normalize(ruler.own.mean(0), dim=0)
     vectors = judge_embeddings(trial.pictures)
-    seen = torch.from_numpy(faces_seen(trial.pictures)).float()
-    raw = (vectors @ own.T).mean(1)
+    seen = torch.from_numpy(has_face(trial.pictures)).float()
+    raw = (vectors @ ruler.own.T).mean(1)
     likeness = float((raw * seen).mean())
-    calibrate = lambda value: (value - floor) / (ceiling - floor)
-    known = crowd.clone()
+    known = crowd(split).clone()
     known[index] = centre
     places = ((vectors @ known.T) > (vectors @ centre)[:, None]).sum(1) + 1
     reference = judge_embeddings(reference_photographs(split, index, photos))
     # how much nearer to the very photograph than an honest other photograph of the person is
-    copying = float((vectors @ reference.T).mean() - (own @ reference.T).mean()) - (float(raw.mean()) - ceiling)
-    wanted = torch.tensor([shot.labels() for shot in PROMPTS])
-    hits = (read_attributes(trial.pictures) == wanted).float()
-    in_colour = torch.tensor([shot.style in ("photo", "painting") for shot in PROMPTS])
-    prompt = {field: float(hits[in_colour, k].mean() if field == "colour" else hits[:, k].mean()) for k, field in enumerate(ATTRIBUTES)}
-    by_step = {step: calibrate(float((judge_embeddings(pictures) @ own.T).mean())) for step, pictures in trial.by_step.items()}
+    copying = float((vectors @ reference.T).mean() - (ruler.own @ reference.T).mean()) - (float(raw.mean()) - ruler.ceiling)
+    prompt = shown_as_said(trial.pictures, PROMPTS)
+    by_step = {step: ruler.calibrated(float(ruler.cosines(pictures).mean())) for step, pictures in trial.by_step.items()}
     return Score(
-        likeness, calibrate(likeness), float(places.float().mean()), copying, 1 - float(seen.mean()), prompt, by_step,
+        likeness, ruler.calibrated(likeness), float(places.float().mean()), copying, 1 - float(seen.mean()), prompt, by_step,
         trial.drift, trial.seconds, trial.peak_megabytes,
     )
 

@@ -30,11 +30,6 @@ class Contender:
     photos: int = 0
     shows: str = ""
 
-    @property
-    def learns(self) -> bool:
-        """Whether anything is trained for a person."""
-        return not self.shows
-
 
 def _part_lr(**factors: float) -> dict[str, float]:
     return {**BALANCED.part_lr, **factors}

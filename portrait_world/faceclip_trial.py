@@ -1,16 +1,12 @@
 """The benchmark's FaceCLIP row: nothing is learned; the photographs are read together with every prompt, and drawn."""
 from __future__ import annotations
 
-import resource
 import time
 from functools import lru_cache
 
 import torch
 
-from . import assets, captions, noise
-from .autoencoder import SD_SCALE, to_pictures
-
-STEPS, GUIDANCE = 20, 3.0  # as every other row
+from . import captions, drawing
 
 
 @lru_cache(maxsize=1)
@@ -28,7 +24,7 @@ def _unet():
 
 
 @torch.no_grad()
-def draw(face, shots, seed: int, steps: int = STEPS):
+def draw(face, shots, seed: int, steps: int = drawing.STEPS):
     """One person in many shots.
 
     Args:
@@ -43,21 +39,13 @@ def draw(face, shots, seed: int, steps: int = STEPS):
     prompts = [captions.prompt("a person", shot) for shot in shots]
     condition, _ = encoder.encode(face.crops.permute(0, 3, 1, 2), prompts, face.weights.tolist())
     empty, _ = encoder.encode(None, [""])
-    start = torch.randn(len(shots), 4, 16, 16, generator=torch.Generator().manual_seed(1000 + seed))
-    predict = lambda latents, timestep, both: _unet()(latents, timestep, both).sample
-    latents = noise.sample(predict, condition, empty, start, steps=steps, guidance=GUIDANCE)
-    return to_pictures(assets.autoencoder().decode(latents / SD_SCALE))
+    return drawing.draw(lambda latents, timestep, both: _unet()(latents, timestep, both).sample, condition, empty, seed, steps)
 
 
-def run(face, shots, seed: int):
-    """A Trial of one person; its seconds are those of reading the face, for there is no training."""
-    from .trial import Trial
-
+@torch.no_grad()
+def seconds_to_read(face) -> float:
+    """How long it takes to read a person's face with one prompt."""
     _encoder(), _unet()  # opened once, not part of any person's time
     begun = time.perf_counter()
-    with torch.no_grad():
-        _encoder().encode(face.crops.permute(0, 3, 1, 2), ["a photo of a person"], face.weights.tolist())
-    seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    # the model is untouched: no prompt without a face drifts
-    return Trial(draw(face, shots, seed), drift=0.0, seconds=seconds, peak_megabytes=peak)
+    _encoder().encode(face.crops.permute(0, 3, 1, 2), ["a photo of a person"], face.weights.tolist())
+    return time.perf_counter() - begun

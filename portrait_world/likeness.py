@@ -5,16 +5,19 @@ Only the judge decides; nothing that learns a person may ask it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import assets
 from .people import SPLITS, person
 from .portrait import render
 from .shot import photograph
 from .similarity import judge_embeddings
 
+CROWD = 200  # among how many people the right one is searched; all but one are the strangers
 OTHER_PHOTOGRAPHS = 6
 
 
@@ -31,23 +34,42 @@ class Scale:
     ceiling: float
     floor: float
 
+    def cosines(self, pictures: np.ndarray) -> Tensor:
+        """(B, 128, 128, 3) uint8 → (B,) the judge's mean cosine to the person's photographs."""
+        return (judge_embeddings(pictures) @ self.own.T).mean(1)
+
+    def calibrated(self, cosine):
+        """A cosine, or an array of them, where the person's own photographs are 1 and strangers 0."""
+        return (cosine - self.floor) / (self.ceiling - self.floor)
+
     def likeness(self, pictures: np.ndarray) -> np.ndarray:
         """(B, 128, 128, 3) uint8 → (B,) calibrated likeness; a picture in which the face pack finds no face counts as cosine 0."""
-        cosines = (judge_embeddings(pictures) @ self.own.T).mean(1).numpy()
-        return (cosines * has_face(pictures) - self.floor) / (self.ceiling - self.floor)
+        return self.calibrated(self.cosines(pictures).numpy() * has_face(pictures))
 
 
-def scale(split: str, index: int, strangers: int = 199) -> Scale:
-    """The ruler of one person, against the first ``strangers`` other people of the same split."""
-    rng = np.random.default_rng([12, index])
-    own = judge_embeddings(np.stack([render(person(split, index), photograph(rng)) for _ in range(OTHER_PHOTOGRAPHS)]))
-    rng, rows = np.random.default_rng(13), []
-    for other in range(min(strangers + 1, SPLITS[split])):
-        pictures = np.stack([render(person(split, other), photograph(rng)) for _ in range(3)])
-        if other != index:
-            rows.append(torch.nn.functional.normalize(judge_embeddings(pictures).mean(0), dim=0))
+def scale(split: str, index: int) -> Scale:
+    """The ruler of one person, against the CROWD of the same split."""
+    own = judge_embeddings(other_photographs(split, index))
+    people = crowd(split)
+    strangers = people[torch.arange(len(people)) != index]
     ceiling = float((own @ own.T)[~torch.eye(len(own), dtype=torch.bool)].mean())
-    return Scale(own, ceiling, float((own @ torch.stack(rows).T).mean()))
+    return Scale(own, ceiling, float((own @ strangers.T).mean()))
+
+
+def other_photographs(split: str, index: int) -> np.ndarray:
+    """(6, 128, 128, 3) uint8: photographs of a person that no method has seen, for scoring."""
+    rng = np.random.default_rng([12, index])
+    return np.stack([render(person(split, index), photograph(rng)) for _ in range(OTHER_PHOTOGRAPHS)])
+
+
+@lru_cache(maxsize=4)
+def crowd(split: str) -> Tensor:
+    """(CROWD, 512) what the people of a split look like to the judge: the mean of three photographs, unit length."""
+    rng, rows = np.random.default_rng(13), []
+    for index in range(min(CROWD, SPLITS[split])):
+        pictures = np.stack([render(person(split, index), photograph(rng)) for _ in range(3)])
+        rows.append(torch.nn.functional.normalize(judge_embeddings(pictures).mean(0), dim=0))
+    return torch.stack(rows)
 
 
 def cosines_to(photo: np.ndarray, pictures: np.ndarray) -> np.ndarray:
@@ -57,13 +79,12 @@ def cosines_to(photo: np.ndarray, pictures: np.ndarray) -> np.ndarray:
 
 def has_face(pictures: np.ndarray) -> np.ndarray:
     """(B, 128, 128, 3) uint8 → (B,) bool: does the face pack find a face?"""
-    detector = _detector()
-    return np.array([len(detector.detect(np.ascontiguousarray(picture), detector.detection_size)) > 0 for picture in pictures])
+    return np.array([bool(face_model().detect(np.ascontiguousarray(picture), assets.DETECTION_SIZE)) for picture in pictures])
 
 
-def _detector():
+@lru_cache(maxsize=1)
+def face_model():
+    """The world's own face pack, opened once: what finds and embeds faces for every method; it is not the judge."""
     from idea_engine.insightface_encoder import load_face_model
 
-    from .assets import FACE_PACK
-
-    return load_face_model(FACE_PACK, "CPU", 320)
+    return load_face_model(assets.FACE_PACK, "CPU", assets.DETECTION_SIZE)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import assets
 from .autoencoder import to_tensor
+from .shot import ATTRIBUTES, Shot
 
 
 @torch.no_grad()
@@ -25,6 +26,13 @@ def read_attributes(pictures: np.ndarray, batch: int = 64) -> Tensor:
     for start in range(0, len(pictures), batch):
         rows.append(torch.stack([logits.argmax(1) for logits in model(to_tensor(pictures[start:start + batch]))], 1))
     return torch.cat(rows)
+
+
+def shown_as_said(pictures: np.ndarray, shots: tuple[Shot, ...]) -> dict[str, float]:
+    """(B, 128, 128, 3) uint8 drawn from B shots → attribute → share of pictures that show it as it was said; colour where there is colour."""
+    hits = (read_attributes(pictures) == torch.tensor([shot.labels() for shot in shots])).float()
+    in_colour = torch.tensor([shot.style in ("photo", "painting") for shot in shots])
+    return {field: float(hits[in_colour, k].mean() if field == "colour" else hits[:, k].mean()) for k, field in enumerate(ATTRIBUTES)}
 
 
 def area_under_curve(same: np.ndarray, different: np.ndarray) -> float:

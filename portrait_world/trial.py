@@ -1,19 +1,20 @@
 """One trial of the benchmark: a method learns one person from photographs, then draws that person from prompts."""
 from __future__ import annotations
 
-import resource
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import torch
+from idea_engine.types import EnhancedIdentity, Identity
 from torch import Tensor
 
-from . import assets, captions, faceclip_trial, noise
-from .autoencoder import SD_SCALE, to_pictures
+from . import captions, drawing, faceclip_trial, noise
 from .contenders import CONTENDERS, recipe_of
+from .likeness import face_model
 from .people import names, person
+from .peak_memory import peak_megabytes
 from .portrait import render
 from .shot import Shot, photograph
 
@@ -28,7 +29,6 @@ PROMPTS: tuple[Shot, ...] = (
     Shot(scene="desert", colour="blue", garment="suit", accessory="hat"),
     Shot(scene="studio", colour="black", garment="sweater", expression="sad", style="painting"),
 )
-DETECTION_SIZE = 320  # what suits faces that fill a small picture, see docs/portrait_world.md
 # Prompts without the person, whose pictures should stay what they were.
 PLAIN_PROMPTS = ("a photo of clara hughes smiling on a beach", "a photo of a person with long red hair in a library")
 
@@ -41,7 +41,7 @@ class Trial:
         pictures: (prompts, 128, 128, 3) uint8, one per prompt of PROMPTS.
         by_step: training step → pictures of the first prompts at that step.
         drift: mean absolute change of the plain prompts' pictures, in 0..255 steps.
-        seconds: of training. peak_megabytes: of the process.
+        seconds: of training. peak_megabytes: of the process, nan where the system does not tell.
     """
 
     pictures: np.ndarray
@@ -62,61 +62,56 @@ def reference_photographs(split: str, index: int, count: int) -> np.ndarray:
     return np.stack([render(person(split, index), shot) for shot in reference_shots(index, count)])
 
 
-def other_photographs(split: str, index: int, count: int = 6) -> np.ndarray:
-    """(count, 128, 128, 3) uint8: photographs of the same person that no method has seen, for scoring."""
-    rng = np.random.default_rng([12, index])
-    return np.stack([render(person(split, index), photograph(rng)) for _ in range(count)])
-
-
 @lru_cache(maxsize=1)
-def _world():
-    """The backend on the shipped model and the anchor of the world's names."""
-    from idea_engine.anchors import compute_anchor, with_spread
+def open_backend():
+    """The engine's backend on the shipped model, opened once."""
     from idea_engine.backends.diffusers import DiffusersBackend
 
     from .pipeline import load_pipeline
 
     pipe = load_pipeline()
     pipe.unet.to(torch.bfloat16)  # as hosts run it where they can; what is learned stays float32
-    backend = DiffusersBackend(pipe)
-    return backend, with_spread(compute_anchor(backend, names()), backend, names())
+    return DiffusersBackend(pipe)
+
+
+@lru_cache(maxsize=1)
+def anchor_of_names():
+    """The anchor of the world's names."""
+    from idea_engine.anchors import compute_anchor
+
+    return compute_anchor(open_backend(), names())
+
+
+@lru_cache(maxsize=1)
+def anchor_with_spread():
+    """The same with the spread of the single names, for recipes whose covariance is theirs."""
+    from idea_engine.anchors import with_spread
+
+    return with_spread(anchor_of_names(), open_backend(), names())
 
 
 def _draw_known(index: int, seed: int) -> np.ndarray:
     """(prompts, 128, 128, 3) uint8 of a person whom the model knows by name."""
-    backend, anchor = _world()
-    artist, name = Artist(backend, len(anchor.names_used)), names()[index % len(names())]
-    return artist.draw_texts([captions.prompt(name, shot) for shot in PROMPTS], seed)
+    name = names()[index % len(names())]
+    return Artist().draw_texts([captions.prompt(name, shot) for shot in PROMPTS], seed)
 
 
 @lru_cache(maxsize=1)
 def _plain_pictures() -> np.ndarray:
     """What the untouched model draws for the plain prompts."""
-    backend, anchor = _world()
-    return Artist(backend, len(anchor.names_used)).draw_plain(None)
+    return Artist().draw_plain(None)
 
 
-@lru_cache(maxsize=1)
-def _faces():
-    from idea_engine.insightface_encoder import load_face_model
-
-    return load_face_model(assets.FACE_PACK, "CPU", DETECTION_SIZE)
-
-
-def faces_seen(pictures: np.ndarray) -> np.ndarray:
-    """(B,) bool: in which pictures the face pack finds a face."""
-    return np.array([bool(_faces().detect(picture, DETECTION_SIZE)) for picture in pictures])
-
-
-def face_mask_of(picture: np.ndarray) -> Tensor:
-    """(H, W) in 0..1: where the largest face of a picture is, as Face Embed tells it.
+def read_faces(pictures: np.ndarray):
+    """(B, H, W, 3) uint8 → the pictures as the engine takes them, (H, W, 3) in 0..1 each, and the largest face of each as one FaceEmbedding.
 
     Raises:
-        FaceNotFoundError: the face pack finds no face.
+        FaceNotFoundError: the face pack finds no face in one of them.
     """
     from idea_engine.face import embed_faces
 
-    return embed_faces(_faces(), [torch.from_numpy(picture).float() / 255]).masks[0]
+    photos = [torch.from_numpy(picture).float() / 255 for picture in pictures]
+    return photos, embed_faces(face_model(), photos)
 
 
 @dataclass(frozen=True)
@@ -124,10 +119,11 @@ class Learned:
     """A person as a method has learned them.
 
     Attributes:
-        artist: draws with the trained module. by_step, seconds: see :class:`Trial`.
+        identity: what an identity file would hold. artist: draws with the trained module. by_step, seconds: see :class:`Trial`.
         plain: the untouched model's pictures of PLAIN_PROMPTS.
     """
 
+    identity: Identity
     artist: "Artist"
     by_step: dict[int, np.ndarray]
     seconds: float
@@ -144,19 +140,16 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
     Raises:
         FaceNotFoundError: the face pack finds no face in one of the reference photographs.
     """
-    from idea_engine.face import embed_faces
     from idea_engine.methods import build as build_module
     from idea_engine.train import train
     from idea_engine.train_config import TrainConfig
-    from idea_engine.types import EnhancedIdentity
 
     contender = CONTENDERS[method]
-    references = [torch.from_numpy(picture).float() / 255 for picture in reference_photographs(split, index, photos)]
-    face = embed_faces(_faces(), references)
-    recipe = recipe_of(contender, steps)
-    backend, anchor = _world()
+    references, face = read_faces(reference_photographs(split, index, photos))
+    recipe, backend = recipe_of(contender, steps), open_backend()
+    anchor = anchor_with_spread() if recipe.covariance == "names" else anchor_of_names()
     enhanced = EnhancedIdentity(family=backend.family, face=face.mean(), anchor=anchor, seed=seed, masks=face.masks)
-    artist = Artist(backend, len(anchor.names_used))
+    artist = Artist()
     plain = _plain_pictures()
     by_step: dict[int, np.ndarray] = {}
     drawing = 0.0
@@ -180,34 +173,35 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
     begun = time.perf_counter()
     said = tuple(captions.circumstances(shot) for shot in reference_shots(index, photos)) if contender.captioned else ()
     config = Config(trigger="<anna>", resolution=128, seed=seed, captions=said)
-    train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
+    identity, _ = train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
     seconds = time.perf_counter() - begun - drawing
-    return Learned(artist, by_step, seconds, plain)
+    return Learned(identity, artist, by_step, seconds, plain)
 
 
 def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Trial:
     """Learn one person and draw them; arguments and errors as for :func:`learn`."""
-    from idea_engine.face import embed_faces
-
     contender = CONTENDERS[method]
     if contender.shows == "name":
         return Trial(_draw_known(index, seed))
     if contender.shows == "photograph":
-        references = [torch.from_numpy(picture).float() / 255 for picture in reference_photographs(split, index, photos)]
-        return faceclip_trial.run(embed_faces(_faces(), references), PROMPTS, seed)
+        _, face = read_faces(reference_photographs(split, index, photos))
+        seconds = faceclip_trial.seconds_to_read(face)  # in place of a training
+        return Trial(faceclip_trial.draw(face, PROMPTS, seed), seconds=seconds, peak_megabytes=peak_megabytes())
     learned = learn(method, split, index, photos, seed, steps, stops)
     artist = learned.artist
     drift = np.abs(artist.draw_plain(artist.module).astype(float) - learned.plain).mean()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_megabytes()
     return Trial(artist.draw(PROMPTS, seed), learned.by_step, float(drift), learned.seconds, peak)
 
 
 class Artist:
-    """Draws with the module as it stands; the same start noise for every method."""
+    """Draws with the module as it stands, on the shipped model or on another; the same start noise for every method."""
 
-    def __init__(self, backend, count: int):
-        self.backend, self.count = backend, count
-        self.module = None
+    def __init__(self, backend=None, module=None):
+        from idea_engine.anchors import TOKENS_PER_IDENTITY
+
+        self.backend, self.count = backend or open_backend(), TOKENS_PER_IDENTITY
+        self.module = module
 
     @torch.no_grad()
     def draw(self, shots: tuple[Shot, ...], seed: int) -> np.ndarray:
@@ -271,6 +265,4 @@ class Artist:
                 parts.append(self.backend.predict(clean, torch.zeros_like(clean), steps, TextCondition(text), change).output)
             return torch.cat(parts)
 
-        start = torch.randn(len(condition), 4, 16, 16, generator=torch.Generator().manual_seed(1000 + seed))
-        latents = noise.sample(predict, condition, self._plain_condition(""), start, steps=20, guidance=3.0)
-        return to_pictures(assets.autoencoder().decode(latents / SD_SCALE))
+        return drawing.draw(predict, condition, self._plain_condition(""), seed)

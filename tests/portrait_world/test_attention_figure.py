@@ -5,13 +5,13 @@ from portrait_world.attention_figure import word_places
 from portrait_world.people import person
 from portrait_world.portrait import face_box
 from portrait_world.shot import photograph
-from portrait_world.trial import PROMPTS, _world, face_mask_of, reference_photographs
+from portrait_world.trial import PROMPTS, open_backend, read_faces, reference_photographs
 
 
 def test_every_word_is_found_where_its_tokens_are():
     from idea_engine.tokens import tokenize_template
 
-    backend, _ = _world()
+    backend = open_backend()
     for shot in PROMPTS:
         text = captions.prompt("{tokens}", shot)
         prompt = tokenize_template(backend, text, 2)
@@ -25,7 +25,8 @@ def test_every_word_is_found_where_its_tokens_are():
 
 def test_the_face_mask_lies_on_the_face():
     shot = photograph(np.random.default_rng([11, 4])).with_(accessory="none")
-    mask = face_mask_of(reference_photographs("test", 4, 1)[0])
+    _, face = read_faces(reference_photographs("test", 4, 1))
+    mask = face.masks[0]
     left, top, right, bottom = (face_box(person("test", 4), shot) * 128).round().clip(0, 128).astype(int)
     within = np.zeros((128, 128), bool)
     within[top:bottom, left:right] = True

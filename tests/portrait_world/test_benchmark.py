@@ -1,14 +1,19 @@
 """The benchmark's table and bookkeeping; whole trials are run by the benchmark itself."""
+import math
+import sys
+
 import pytest
 
 from portrait_world.benchmark import Score, summary, table
 from portrait_world.contenders import CONTENDERS, recipe_of
+from portrait_world.likeness import other_photographs
+from portrait_world.peak_memory import peak_megabytes
 from portrait_world.shot import ATTRIBUTES
-from portrait_world.trial import PROMPTS, other_photographs, reference_photographs
+from portrait_world.trial import PROMPTS, reference_photographs
 
 
 def test_every_contender_that_learns_has_a_recipe_in_the_engine():
-    for name, contender in ((name, contender) for name, contender in CONTENDERS.items() if contender.learns):
+    for name, contender in ((name, contender) for name, contender in CONTENDERS.items() if not contender.shows):
         recipe = recipe_of(contender, steps=7)
         assert recipe.steps == 7 and "tokens" in recipe.trains, name
 
@@ -32,8 +37,14 @@ def test_the_table_shows_means_and_spreads():
     made = [Score(v, v, 3.0, 0.0, 0.0, {field: 1.0 for field in ATTRIBUTES}, {10: v}, 0.1, 2.0, 100.0) for v in (0.2, 0.4)]
     figures = summary(made)
     assert figures["likeness"] == pytest.approx([0.3, 0.1])
-    assert "0.300 ± 0.100" in table({"id-ea-fast": figures})
+    assert "0.300 ± 0.100" in table({"fast": figures})
     assert "at 10" in figures
+
+
+def test_where_the_system_counts_no_memory_there_is_no_figure(monkeypatch):
+    assert math.isnan(peak_megabytes()) == (sys.platform == "win32")
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert math.isnan(peak_megabytes())
 
 
 def test_an_unknown_method_is_refused(monkeypatch, capsys):

@@ -16,10 +16,9 @@ def encoder():
 
 def photographed(count=1, index=0):
     """A FaceEmbedding of a validation person, by the world's own face pack."""
-    from idea_engine.face import embed_faces
-    from portrait_world.trial import _faces, reference_photographs
+    from portrait_world.trial import read_faces, reference_photographs
 
-    return embed_faces(_faces(), [torch.from_numpy(picture).float() / 255 for picture in reference_photographs("validation", index, count)])
+    return read_faces(reference_photographs("validation", index, count))[1]
 
 
 @torch.no_grad()
