@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent / "assets"
 FACE_PACK = FOLDER / "face_pack"
-LICENCE = "MIT (portrait_world)"
+LICENCE = "Apache-2.0 (Portrait World of ID-EA)"
 _IDS = "used_ids"
 
 
