@@ -63,7 +63,10 @@ def not_run(outputs: int) -> tuple | None:
     try:
         from comfy_execution.graph_utils import ExecutionBlocker
     except ImportError:
-        return None
+        try:
+            from comfy_execution.graph import ExecutionBlocker  # where ComfyUI had it until the summer of 2025
+        except ImportError:
+            return None
     return (ExecutionBlocker(None),) * outputs
 
 
