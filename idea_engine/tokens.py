@@ -58,8 +58,8 @@ def trigger_pattern(triggers: Sequence[str]) -> re.Pattern[str]:
 def scene_of(prompt: str, triggers: Sequence[str] = ()) -> str:
     """What a prompt says besides who: for a CLIP that knows nobody, and reads weights as words.
 
-    '(a red hat:1.3), (<anna>:1.2)'s dog' → 'a red hat, dog'. The placeholder, ``triggers``, words in angle brackets and embeddings are left out, and
-    what is weighted counts as plain text.
+    '(a red hat:1.3), (<anna>:1.2)'s dog' → 'a red hat, dog'. The placeholder, ``triggers``, words in angle brackets and embeddings are left
+    out, and what is weighted counts as plain text.
     """
     from .faceclip.prompt import weighted_parts
 

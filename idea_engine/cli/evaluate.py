@@ -341,7 +341,7 @@ def _settings(options, judge, subjects: Sequence[Subject], prompts: Sequence[str
 
 
 def _files(path: str | None) -> list[list[object]]:
-    """Name, size and time of a model's files, which stand for their content: they are gigabytes, and another model may come to lie under the same name."""
+    """Name, size and time of a model's files. They stand for the content, which is gigabytes; another model may come to lie under the same name."""
     root = Path(path or "")
     files = sorted(file for file in root.rglob("*") if file.is_file()) if path and root.is_dir() else [root] if path and root.is_file() else []
     return [[file.relative_to(root).as_posix(), (found := file.stat()).st_size, found.st_mtime_ns] for file in files]

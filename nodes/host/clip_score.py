@@ -13,7 +13,8 @@ _PLAUSIBLE = (1e-3, 0.5)  # deviation of the values of a trained projection; CLI
 def prompt_scores(clip_vision, clip, prompt: str, pictures: Tensor) -> tuple[Tensor | None, str]:
     """Cosines (N,) and '', or None and a sentence that says why there are none.
 
-    CLIP knows nobody and reads weights as words, so of the prompt only :func:`~idea_engine.tokens.scene_of` counts. Most checkpoints store no text projection, and the host then leaves that matrix as it was; a score made with it would mean nothing.
+    CLIP knows nobody and reads weights as words, so of the prompt only :func:`~idea_engine.tokens.scene_of` counts. Most checkpoints store no
+    text projection, and the host then leaves that matrix as it was; a score made with it would mean nothing.
     """
     scene = scene_of(prompt, [applied.identity.trigger for applied in applied_to(clip)])
     if not scene:
