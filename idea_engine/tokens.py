@@ -14,6 +14,7 @@ PLACEHOLDER = "{tokens}"  # in prompt templates
 # Characters that already mean something in a host's prompt: weights, escapes, wildcards, embedding names and list separators.
 _RESERVED = set("(){}[]:,\\\"'|")
 _MAX_TRIGGER = 64
+_PERSON = re.compile(re.escape(PLACEHOLDER) + r"|<[^<>\s]+>|‹[^‹›\s]+›|embedding:[^\s,]+")
 
 
 def check_trigger(trigger: str, known_words: Callable[[str], list[int]] | None = None) -> str:
@@ -52,6 +53,21 @@ def trigger_pattern(triggers: Sequence[str]) -> re.Pattern[str]:
         return left + re.escape(trigger) + right
 
     return re.compile("|".join(bounded(t) for t in sorted(triggers, key=len, reverse=True)))
+
+
+def scene_of(prompt: str, triggers: Sequence[str] = ()) -> str:
+    """What a prompt says besides who: for a CLIP that knows nobody, and reads weights as words.
+
+    '(a red hat:1.3), (<anna>:1.2)'s dog' → 'a red hat, dog'. The placeholder, ``triggers``, words in angle brackets and embeddings are left
+    out, and what is weighted counts as plain text.
+    """
+    from .faceclip.prompt import weighted_parts
+
+    text = "".join(part for part, _ in weighted_parts(prompt))
+    for people in (_PERSON, trigger_pattern(triggers) if triggers else None):
+        text = text if people is None else re.sub(rf"(?:{people.pattern})(?:['’]s\b)?", "", text)
+    parts = (" ".join(part.split()) for part in text.split(","))
+    return ", ".join(part for part in parts if part)
 
 
 def tokenize_template(backend: DiffusionBackend, template: str, count: int) -> Prompt:

@@ -42,7 +42,9 @@ class IdentityScore:
                 "training_photos": ("IMAGE", {"tooltip": "The photographs that were trained on, for the copy warning; left out: the references themselves."}),
                 "clip_vision": ("CLIP_VISION", {"tooltip": "With clip and prompt: how well the pictures show the prompt."}),
                 "clip": ("CLIP", {"tooltip": "The text half of the same CLIP as clip_vision, with its projection: from Load CLIP, or SDXL's with a bigG vision model."}),
-                "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "What the pictures should show, without the trigger word."}),
+                "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": (
+                    "What the pictures should show. The prompt they were drawn with will do: the person's word and weights are left out."
+                )}),
             },
         }
 

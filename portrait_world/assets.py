@@ -13,7 +13,7 @@ from torch import Tensor, nn
 FOLDER = Path(__file__).parent / "assets"
 FACE_PACK = FOLDER / "face_pack"
 DETECTION_SIZE = 320  # its faces fill the picture; its detector was measured at this size, see docs/portrait_world.md
-LICENCE = "MIT (portrait_world)"
+LICENCE = "Apache-2.0 (Portrait World of ID-EA)"
 _IDS = "used_ids"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import EvaluationError
 from ..evaluate import COPYING_WARNING, contact_sheet, copy_paste, copying, csv_text, likeness_rows, score_likeness
-from ..tokens import PLACEHOLDER
+from ..tokens import PLACEHOLDER, scene_of
 from ..types import Identity
 from .pictures import photo_files, read_photo
 
@@ -131,8 +131,8 @@ def _draw_and_score(options, pipe, drawing, subjects, prompts, judge, critic, le
                         write_picture(drawing.draw(pipe, text, seed), ledger.folder / name, {"prompt": text, "seed": str(seed)})
                     photo = read_photo(ledger.folder / name)
                     row = {"identity": subject.name, "prompt": text, "number": number + 1, "seed": seed, **_score(subject, judge.measure(photo), name)}
-                    # The person's word means nothing to CLIP, so it is taken out.
-                    row["prompt_score"] = None if critic is None else critic.score(photo, " ".join(prompt.replace(PLACEHOLDER, "").split()))
+                    scene = scene_of(prompt)
+                    row["prompt_score"] = None if critic is None or not scene else critic.score(photo, scene)
                     ledger.add(row)
     bar.close()
 
@@ -174,7 +174,7 @@ class Ledger:
         """Raises: EvaluationError: the folder holds another evaluation."""
         from ..atomic_write import atomic_write
 
-        self.folder, self.rows = folder, []
+        self.folder, self.rows, self._scored = folder, [], set()
         known = folder / "settings.json"
         if known.is_file():
             try:
@@ -196,15 +196,17 @@ class Ledger:
                     continue
                 if (folder / row["picture"]).is_file() and not self.holds(row["picture"]):
                     self.rows.append(row)
+                    self._scored.add(row["picture"])
             atomic_write(self._file, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
 
     def holds(self, picture: str) -> bool:
         """Whether a picture is there and scored."""
-        return any(row["picture"] == picture for row in self.rows)
+        return picture in self._scored
 
     def add(self, row: dict[str, object]) -> None:
         """Write one score down at once."""
         self.rows.append(row)
+        self._scored.add(row["picture"])
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -336,4 +338,12 @@ def _settings(options, judge, subjects: Sequence[Subject], prompts: Sequence[str
 
     names = ("model", "count", "seed", "steps", "guidance", "size", "negative", "strength", "precision", "clip")
     people = {subject.name: content_key(content_hash(subject.identity), subject.references, subject.training, subject.strangers) for subject in subjects}
-    return {**{name: getattr(options, name) for name in names}, "judge": judge.recognizer, "prompts": list(prompts), "people": people}
+    files = {"model files": _files(None if options.model == "demo" else options.model), "clip files": _files(options.clip)}
+    return {**{name: getattr(options, name) for name in names}, **files, "judge": judge.recognizer, "prompts": list(prompts), "people": people}
+
+
+def _files(path: str | None) -> list[list[object]]:
+    """Name, size and time of a model's files. They stand for the content, which is gigabytes; another model may come to lie under the same name."""
+    root = Path(path or "")
+    files = sorted(file for file in root.rglob("*") if file.is_file()) if path and root.is_dir() else [root] if path and root.is_file() else []
+    return [[file.relative_to(root).as_posix(), (found := file.stat()).st_size, found.st_mtime_ns] for file in files]

@@ -54,11 +54,20 @@ def some_images(pictures: Tensor, chosen: Sequence[int]):
     of 2024 cannot do that, and their nodes cannot take an empty batch: there it is one black picture."""
     if chosen:
         return pictures[list(chosen)]
+    blocked = not_run(1)
+    return torch.zeros_like(pictures[:1]) if blocked is None else blocked[0]
+
+
+def not_run(outputs: int) -> tuple | None:
+    """Values for outputs of which the host does not run what is connected to them; None where it cannot do that, as hosts of 2024."""
     try:
         from comfy_execution.graph_utils import ExecutionBlocker
     except ImportError:
-        return torch.zeros_like(pictures[:1])
-    return ExecutionBlocker(None)
+        try:
+            from comfy_execution.graph import ExecutionBlocker  # where ComfyUI had it until the summer of 2025
+        except ImportError:
+            return None
+    return (ExecutionBlocker(None),) * outputs
 
 
 def _to_tensor(picture) -> Tensor:

@@ -103,6 +103,32 @@ def test_a_killed_evaluation_goes_on_and_keeps_every_finished_picture(cli, anna_
     assert re.search("evaluation with another seed", cli.fail(*command, "--seed", 5))
 
 
+@pytest.mark.parametrize("inside", ("sd15.safetensors", "unet/weights.safetensors"))
+@pytest.mark.parametrize("option", ("model", "clip"))
+def test_a_model_that_was_replaced_under_its_name_is_another_one(tmp_path, option, inside):
+    import argparse
+    from types import SimpleNamespace
+
+    from idea_engine.cli.evaluate import Ledger, _settings, arguments
+    from idea_engine.errors import EvaluationError
+
+    file = tmp_path / "models" / inside
+    file.parent.mkdir(parents=True)
+    path, parser = (file if file.parent.name == "models" else tmp_path / "models"), argparse.ArgumentParser()
+    arguments(parser)
+
+    def go_on():
+        given = parser.parse_args(["--identity", "anna.safetensors", "--model", "demo", f"--{option}", str(path)])
+        return Ledger(tmp_path / "report", _settings(given, SimpleNamespace(recognizer="judge"), [], ["a photo of {tokens}"]))
+
+    file.write_bytes(b"weights")
+    go_on()
+    go_on()
+    file.write_bytes(b"other weights")
+    with pytest.raises(EvaluationError, match=f"an evaluation with another {option} files"):
+        go_on()
+
+
 def test_a_folder_of_identities_is_judged_by_a_pack(cli, anna_file, people, demo_pack, prompts):
     """The same recognizer only when it is asked for, held-out photographs that were trained on do not count, and one is too few to calibrate."""
     (cli.folder / "identities").mkdir()

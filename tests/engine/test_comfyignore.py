@@ -41,6 +41,12 @@ def test_nothing_that_the_nodes_import_is_left_out():
     assert [path for path in shipped_by_import() if is_ignored(path)] == []
 
 
+def test_of_the_portrait_world_only_what_the_nodes_import_is_shipped():
+    """How it is drawn and trained stays in the repository."""
+    drawn = {path for path in (ROOT / "portrait_world").rglob("*.py") if not is_ignored(path)}
+    assert drawn - shipped_by_import() == {ROOT / "portrait_world" / "__init__.py"} - shipped_by_import()
+
+
 def test_every_entry_still_names_something():
     assert [entry for entry in IGNORED if not (ROOT / entry).exists() and entry != "quickstart-output/"] == []
 

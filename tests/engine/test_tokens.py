@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from idea_engine.errors import TriggerError
-from idea_engine.tokens import check_trigger, prompt_inputs, tokenize_template, trigger_pattern
+from idea_engine.tokens import check_trigger, prompt_inputs, scene_of, tokenize_template, trigger_pattern
 from idea_engine.train_config import prompt_templates
 
 
@@ -53,3 +53,18 @@ def test_pseudo_tokens_stand_at_their_places_and_nowhere_else(any_backend):
             for position in range(77):
                 expected = rows[key][prompt.positions.index(position)] if position in prompt.positions else plain[position]
                 assert torch.equal(table[b, position], expected)
+
+
+@pytest.mark.parametrize("prompt, triggers, scene", [
+    ("a photo of <anna> person on a beach", (), "a photo of person on a beach"),
+    ("(a red hat:1.3), ((<anna>)), snow", (), "a red hat, snow"),
+    ("a photo of {tokens} and <ben>’s dog", (), "a photo of and dog"),
+    ("a photo of (‹anna›:0.8) in the rain", (), "a photo of in the rain"),
+    ("sks_person at sea, embedding:anna, (embedding:ben:1.2)", ("sks_person",), "at sea"),
+    ("sks_personage at sea", ("sks_person",), "sks_personage at sea"),
+    ("cats \\(and dogs\\) <lora:soft:0.5>", (), "cats (and dogs)"),
+    ("a < b, 3 > 2", (), "a < b, 3 > 2"),
+    ("<anna>, (<ben>:1.1)", (), ""),
+])
+def test_of_a_prompt_the_scene_is_left_without_people_and_weights(prompt, triggers, scene):
+    assert scene_of(prompt, triggers) == scene

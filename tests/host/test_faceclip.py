@@ -53,7 +53,7 @@ def test_the_loader_lists_files_and_shows_the_licence(host, graph, tiny_file):
     published, demo = load(graph, tiny_file), load(graph, DEMO)
     probe(graph, "basics:digest", {}, a=published[1], b=demo[1])
     outputs = host.run(graph).outputs
-    assert "CC BY-NC 4.0" in outputs[published.id]["text"][0] and "MIT" in outputs[demo.id]["text"][0]
+    assert "CC BY-NC 4.0" in outputs[published.id]["text"][0] and "Apache-2.0" in outputs[demo.id]["text"][0]
 
 
 def test_the_conditioning_is_what_sdxl_reads(host, graph, tiny_file):

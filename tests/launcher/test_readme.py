@@ -46,6 +46,34 @@ def test_every_command_has_its_test():
     assert {MAIN_JOB, WITH_IDENTITY, SERVE, TEST} <= set(COMMANDS)
 
 
+def test_beside_an_onnxruntime_of_ones_own_insightface_gets_everything_else_it_needs():
+    """The two lines of 'Face recognizer', and the same in the node's message, against what insightface itself says."""
+    from importlib.metadata import requires
+
+    from idea_engine.face_pack import missing_package_sentence
+
+    def name(requirement):
+        return re.match(r"[\w.-]+", requirement)[0].lower()
+
+    wanted = {name(need) for need in requires("insightface") if "extra ==" not in need} - {"onnxruntime"}
+    here = {name(line) for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")}
+    alone, others = re.search(r"```text\n(.+)\n(.+)\n```", README).groups()
+    assert "--no-deps" in alone and wanted - here <= set(others.lower().split()) and not [word for word in others.split() if word.startswith("onnxruntime")]
+    assert others.split(" install ")[1] in missing_package_sentence("insightface", ImportError())  # pytest's Python has an onnxruntime
+    before = README.split("```bash")[0]
+    assert "onnxruntime-gpu" in before and "second `-r`" in before  # the warning stands before what it warns of
+
+
+def test_the_readme_names_every_node():
+    import ast
+
+    tree = ast.parse((ROOT / "nodes" / "__init__.py").read_text(encoding="utf-8"))
+    names = next(ast.literal_eval(s.value) for s in tree.body if isinstance(s, ast.Assign) and s.targets[0].id == "NODE_DISPLAY_NAME_MAPPINGS")
+    rows = [row.split("|")[1] for row in README.split("\n## The graph\n")[1].split("\n## ")[0].splitlines() if row.startswith("| ")]
+    told = {name.strip() for row in rows for name in row.split(",")}
+    assert len(names) > 15 and set(names.values()) - told == set()
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="this checkout is no git repository")
 def test_installing_puts_the_pack_where_comfyui_looks(tmp_path, monkeypatch):
     _, _, address, target = CLONE.split()

@@ -19,6 +19,19 @@ def test_everything_shipped_is_at_most_16_megabytes(shipped):
     assert sum(file.stat().st_size for file in shipped.FOLDER.rglob("*") if file.is_file() and file.stem != "faceclip") <= 16_000_000
 
 
+def test_everything_made_here_has_the_licence_of_this_repository(shipped):
+    from safetensors import safe_open
+
+    said = {"the face pack": (shipped.FACE_PACK / "LICENSE").read_text(encoding="utf-8")}
+    for file in shipped.FOLDER.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            said[file.name] = opened.metadata()["licence"]
+    repository = (shipped.FOLDER.parents[1] / "LICENSE").read_text(encoding="utf-8")
+    assert len(said) >= 7 and "Apache License" in repository and "Version 2.0" in repository
+    assert {name: text for name, text in said.items() if not text.startswith("Apache-2.0")} == {}
+    assert "Copyright (c) 2021 OpenAI" in (shipped.FOLDER / "clip_merges.LICENSE.txt").read_text(encoding="utf-8")  # the one file made elsewhere
+
+
 def test_a_picture_survives_the_autoencoder(shipped, photos):
     from portrait_world.autoencoder import SD_SCALE, to_pictures, to_tensor
 
