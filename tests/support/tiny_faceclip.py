@@ -19,10 +19,8 @@ def tiny_configs(widths=(32, 64)):
 def tiny_encoder(configs=None, seed=0):
     """A FaceCLIPEncoder in eval mode with random weights of working size."""
     from idea_engine.faceclip.encoder import FaceCLIPEncoder
-    from portrait_world.tokenizer import encode
-
     torch.manual_seed(seed)
-    made = FaceCLIPEncoder(configs or tiny_configs(), encode)
+    made = FaceCLIPEncoder(configs or tiny_configs())
     enliven(made)
     return made.train(False).requires_grad_(False)
 
