@@ -1,4 +1,4 @@
-"""The published checkpoint → one safetensors file, which loads faster and can hold nothing but tensors."""
+"""The published checkpoint → one safetensors file, which can hold nothing but tensors and tells its own sizes."""
 from __future__ import annotations
 
 import argparse

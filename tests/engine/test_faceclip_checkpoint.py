@@ -12,7 +12,7 @@ from pathlib import Path
 import idea_engine
 import pytest
 import torch
-from tiny_faceclip import faces, tiny_configs, tiny_encoder
+from tiny_faceclip import faces, telling_configs, tiny_configs, tiny_encoder, tiny_published
 
 from idea_engine.errors import FaceCLIPFileError
 from idea_engine.faceclip.checkpoint import checked, layout, published_key, read
@@ -26,12 +26,6 @@ PROMPT = "a woman in a blue shirt on a desert plateau"
 @pytest.fixture(scope="module")
 def encoder():
     return tiny_encoder()
-
-
-def telling_configs():
-    """Reduced sizes whose heads are those that a file without a description is read with."""
-    return {key: replace(config, text_width=width, text_heads=width // 64, face_heads=8, fuser_heads=8, text_layers=3, fuser_layers=1, vocabulary=49500)
-            for (key, config), width in zip(tiny_configs().items(), (64, 128))}
 
 
 def shapes_only(configs):
@@ -106,7 +100,7 @@ def test_a_broken_source_leaves_nothing_behind(encoder, tmp_path):
 
 def test_an_interrupted_conversion_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     source, target = tmp_path / "face_clip_encoder.pt", tmp_path / "faceclip.safetensors"
-    torch.save(published_state(tiny_encoder(telling_configs())), source)
+    torch.save(tiny_published(), source)
     target.write_bytes(b"what was there before")
 
     def interrupted(tensors, path, metadata):
@@ -146,7 +140,7 @@ def test_the_converter_runs_on_its_own_where_there_is_no_command_line(tmp_path):
     """As in the archive of ComfyUI's registry, which leaves out idea_engine/cli."""
     shipped = tmp_path / "pack" / "idea_engine"
     shutil.copytree(Path(idea_engine.__file__).parent, shipped, ignore=shutil.ignore_patterns("cli", "__main__.py", "__pycache__"))
-    torch.save(published_state(tiny_encoder(telling_configs())), tmp_path / "face_clip_encoder.pt")
+    torch.save(tiny_published(), tmp_path / "face_clip_encoder.pt")
 
     def run(source):
         command = [sys.executable, "-m", "idea_engine.faceclip.convert", f"../{source}", "../made.safetensors"]

@@ -25,6 +25,17 @@ def tiny_encoder(configs=None, seed=0):
     return made.train(False).requires_grad_(False)
 
 
+def telling_configs():
+    """Reduced sizes whose heads are those that a file without a description is read with."""
+    return {key: replace(config, text_width=width, text_heads=width // 64, face_heads=8, fuser_heads=8, text_layers=3, fuser_layers=1, vocabulary=49500)
+            for (key, config), width in zip(tiny_configs().items(), (64, 128))}
+
+
+def tiny_published(configs=None, seed=3):
+    """What the published checkpoint holds, reduced: its names, and shapes that tell the sizes."""
+    return {f"model.{key}": value for key, value in tiny_encoder(configs or telling_configs(), seed).state_dict().items()}
+
+
 @torch.no_grad()
 def enliven(module: torch.nn.Module) -> None:
     """Random norms, biases, gains and statistics, so that no comparison passes because something is 0 or 1."""
