@@ -3,6 +3,9 @@
 The message of each is a sentence for the artist: what was found, what was expected, and which node or option mends it.
 Code may catch a class; nobody parses a message.
 """
+from __future__ import annotations
+
+from typing import Sequence
 
 
 class IdeaError(Exception):
@@ -54,7 +57,15 @@ class EvaluationError(IdeaError):
 
 
 class FaceCLIPFileError(IdeaError):
-    """A file is not a FaceCLIP encoder: truncated, foreign, or with keys missing or left over."""
+    """A file is not a FaceCLIP encoder: truncated, foreign, or with keys missing or left over.
+
+    Attributes:
+        missing, unexpected, misshapen: every key in question; the sentence names only the first of each.
+    """
+
+    def __init__(self, sentence: str, missing: Sequence[str] = (), unexpected: Sequence[str] = (), misshapen: Sequence[str] = ()):
+        super().__init__(sentence)
+        self.missing, self.unexpected, self.misshapen = tuple(missing), tuple(unexpected), tuple(misshapen)
 
 
 class FaceCLIPInputError(IdeaError):

@@ -63,7 +63,7 @@ class LoadFaceModel:
     @classmethod
     def VALIDATE_INPUTS(cls, pack, allow_download=False):
         # Naming `pack` here replaces the host's own 'value not in list', so that the user reads where packs are expected.
-        if allow_download:
+        if allow_download or pack is None or allow_download is None:  # None = connected: known when the graph runs
             return True
         try:
             paths.face_pack_folder(pack)
@@ -73,6 +73,8 @@ class LoadFaceModel:
 
     @classmethod
     def IS_CHANGED(cls, pack, provider, detection_size, allow_download=False):
+        if pack is None:  # connected: which pack it will be cannot be asked before the graph runs
+            return float("nan")
         folder = paths.face_packs().get(pack)
         if folder is None:
             return "missing"

@@ -7,6 +7,7 @@ from .sockets import CATEGORY, FACECLIP, IMAGE_OR_FACE
 
 SEVERAL = ("blend into one person", "one picture each")
 _NEARLY_SQUARE = 1.1  # longer side through shorter; a face stretched further is another face
+_LARGE = 256  # pixels; Face Embed's crops have 112, so what is larger came from elsewhere
 
 
 class FaceCLIPLoader:
@@ -44,6 +45,8 @@ class FaceCLIPLoader:
         from ..idea_engine.errors import IdeaError
         from .host.faceclip import state
 
+        if file is None:  # connected: known when the graph runs
+            return True
         try:
             state(file)
         except IdeaError as error:
@@ -54,7 +57,7 @@ class FaceCLIPLoader:
     def IS_CHANGED(cls, file, precision):
         from .host.faceclip import state
 
-        return state(file)
+        return float("nan") if file is None else state(file)  # connected: asked anew each time, and answered from memory
 
     def load(self, file, precision):
         from .host.faceclip import load
@@ -113,16 +116,32 @@ class FaceCLIPEncode:
         self, faceclip, prompt, negative_prompt, width, height, crop_w, crop_h, target_width, target_height, several, face=None, face_weights=""
     ):
         pixels, weights = _faces(face)
-        blend = None
-        if pixels is not None and several == SEVERAL[0]:
-            blend = _weights(face_weights, weights)
+        blended = pixels is not None and several == SEVERAL[0]
+        blend = _weights(face_weights, weights) if blended else None
         size = {"width": width, "height": height, "crop_w": crop_w, "crop_h": crop_h,
                 "target_width": target_width or width, "target_height": target_height or height}
         outputs = []
         for faces, text, shares in ((pixels, prompt, blend), (None, negative_prompt, None)):
             fused, pooled = faceclip.encode(faces, text, shares)
             outputs.append([[fused, {"pooled_output": pooled, **size}]])
-        return tuple(outputs)
+        return {"ui": {"text": [_said(pixels, blended, face_weights)]}, "result": tuple(outputs)}
+
+
+def _said(pixels, blended: bool, face_weights: str) -> str:
+    """What was read, and what of the settings did not count."""
+    count = 0 if pixels is None else len(pixels)
+    people = ", blended into one person" if blended else ", one picture each"
+    lines = ["Read without a face." if not count else "Read with one face." if count == 1 else f"Read with {count} faces{people}."]
+    if face_weights.strip() and not blended:
+        why = f"several is '{SEVERAL[1]}'" if count else "no face is connected"
+        lines.append(f"face_weights did not count, because {why}.")
+    if count and max(pixels.shape[-2:]) > _LARGE:
+        height, width = pixels.shape[-2:]
+        lines.append(
+            f"The picture of {width} × {height} pixels was taken as an upright face that fills it. If it is a whole photograph, connect the crops "
+            "output of Face Embed instead."
+        )
+    return "\n".join(lines)
 
 
 def _faces(face):

@@ -78,6 +78,8 @@ class LoadIdentity:
         from ..idea_engine.errors import IdeaError
         from .host.paths import identity_path
 
+        if identity is None:  # connected: known when the graph runs
+            return True
         try:
             identity_path(identity)
         except IdeaError as error:
@@ -90,6 +92,8 @@ class LoadIdentity:
 
         from .host.paths import identity_path
 
+        if identity is None:  # connected: whether its file changed cannot be asked before the graph runs
+            return float("nan")
         with identity_path(identity).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
 

@@ -6,7 +6,7 @@ import argparse
 from ..faceclip import convert
 
 NAME = "convert-faceclip"
-SUMMARY = "turn the published FaceCLIP encoder into a safetensors file, which opens faster"
+SUMMARY = "turn the published FaceCLIP encoder into a safetensors file, which holds nothing but tensors"
 EPILOG = """\
 example:
   idea-engine convert-faceclip face_clip_encoder.pt models/faceclip/faceclip.safetensors

@@ -1,6 +1,7 @@
 """FaceCLIP files: the published ``face_clip_encoder.pt``, and the safetensors files that ``convert`` writes."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Mapping
 
@@ -8,13 +9,15 @@ import torch
 from torch import Tensor
 
 from ..errors import FaceCLIPFileError
-from .config import CONFIG_KEY, ENCODERS, PUBLISHED, FaceCLIPConfig, from_json
+from .config import CONFIG_KEY, ENCODERS, FaceCLIPConfig, from_json
+from .sizes import name_of_one, sizes_of
 
 LICENCE = "CC BY-NC 4.0: the published FaceCLIP weights are for non-commercial use only"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _PREFIX = "model."
 _NAMED = 8  # keys a sentence lists before it counts the rest
-_MEND = "Take face_clip_encoder.pt of ByteDance/FaceCLIP, or a file that 'idea-engine convert-faceclip' made of it."
+_MEND = "Take face_clip_encoder.pt of ByteDance/FaceCLIP, or a file converted from it (see the help page of Load FaceCLIP)."
+_log = logging.getLogger(__name__)
 
 
 def our_key(published: str) -> str:
@@ -41,26 +44,52 @@ def checked(
 ) -> tuple[dict[str, Tensor], dict[str, FaceCLIPConfig]]:
     """The tensors under our keys, and the sizes, when every key is there with its shape and none is left over.
 
+    Args:
+        state_dict: keys with or without ``model.``; those of one encoder may also lack its name.
+        configs: sizes; None = what :func:`~.sizes.sizes_of` reads from the shapes.
+
     Raises:
-        FaceCLIPFileError: otherwise; the sentence lists what is missing, left over or of another shape.
+        FaceCLIPFileError: otherwise; the sentence names the first keys that are missing, left over or of another shape, its attributes
+            and the log name all.
     """
-    tensors = {our_key(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
-    sizes = dict(configs or PUBLISHED)
-    found = [key for key in sizes if any(name.startswith(f"{key}.") for name in tensors)]
-    if not found:
+    tensors, strange = _under_our_names(state_dict, configs)
+    sizes = dict(configs or sizes_of(tensors))
+    if not any(name.startswith(tuple(f"{key}." for key in sizes)) for name in tensors):
         some = ", ".join(list(state_dict)[:3]) or "nothing"
-        raise FaceCLIPFileError(f"The file holds no FaceCLIP encoder: expected keys that begin with {' or '.join(ENCODERS)}, found {some}. {_MEND}")
+        begin = " or ".join(ENCODERS)
+        raise FaceCLIPFileError(f"The file holds no FaceCLIP encoder: expected keys that begin with {begin}, found {some}. {_MEND}")
     wanted = layout(sizes)
-    wrong = {
-        "missing": [key for key in wanted if key not in tensors],
-        "unexpected": [key for key in tensors if key not in wanted],
-        "of another shape": [f"{key} {tuple(tensors[key].shape)} instead of {wanted[key]}" for key in wanted
-                             if key in tensors and tuple(tensors[key].shape) != wanted[key]],
-    }
+    missing = [key for key in wanted if key not in tensors]
+    unexpected = [key for key in tensors if key not in wanted] + strange
+    misshapen = [f"{key} {tuple(tensors[key].shape)} instead of {wanted[key]}" for key in wanted
+                 if key in tensors and tuple(tensors[key].shape) != wanted[key]]
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(wrong.values()):
+        _log.error("FaceCLIP encoder: %s", "\n".join(f"{kind}: {key}" for kind, keys in wrong.items() for key in keys))
         told = "; ".join(f"{len(keys)} {kind}: {_listed(keys)}" for kind, keys in wrong.items() if keys)
-        raise FaceCLIPFileError(f"The file is not a FaceCLIP encoder of the expected size: keys {told}. {_MEND}")
+        raise FaceCLIPFileError(
+            f"The file is not a FaceCLIP encoder of the expected size: keys {told}. {_MEND}", missing, unexpected, misshapen
+        )
     return tensors, sizes
+
+
+def _under_our_names(
+    state_dict: Mapping[str, object], configs: Mapping[str, FaceCLIPConfig] | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors with their encoder's name in front, and what has no place: other things than tensors, keys that are there twice."""
+    tensors: dict[str, Tensor] = {}
+    strange = []
+    for key, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            strange.append(f"{key} ({type(value).__name__}, no tensor)")
+        elif our_key(key) in tensors:
+            strange.append(f"{key} (there twice, with and without '{_PREFIX}')")
+        else:
+            tensors[our_key(key)] = value
+    alone = name_of_one(tensors)
+    if alone and configs and len(configs) == 1:
+        (alone,) = configs
+    return {f"{alone}.{key}" if alone else key: value for key, value in tensors.items()}, strange
 
 
 def _listed(keys: list[str]) -> str:

@@ -1,13 +1,12 @@
-"""The published checkpoint → one safetensors file, which loads faster and can hold nothing but tensors."""
+"""The published checkpoint → one safetensors file, which can hold nothing but tensors and tells its own sizes."""
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FaceCLIPFileError
+from ..atomic_write import atomic_write
+from ..errors import FaceCLIPFileError, IdeaError
 from .checkpoint import LICENCE, checked, read
 from .config import CONFIG_KEY, to_json
 
@@ -57,19 +56,13 @@ def convert(source: Path, target: Path, precision: str = "bf16") -> Report:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     loaded, told = read(source)
     tensors, configs = checked(loaded, told)
-    stored = {key: (value.to(dtype) if value.is_floating_point() else value).contiguous().clone() for key, value in tensors.items()}
+    stored = {key: value.to(dtype if value.is_floating_point() else value.dtype, copy=True, memory_format=torch.contiguous_format)
+              for key, value in tensors.items()}
+    del loaded, tensors  # they lie in the source's own bytes, and Windows does not replace a file that anybody looks into
     header = {CONFIG_KEY: to_json(configs), "idea.licence": LICENCE, "modelspec.title": "FaceCLIP encoder", "modelspec.license": "CC BY-NC 4.0"}
-    temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-        os.close(handle)
-        save_file(stored, temporary, metadata=header)
-        os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
-        os.replace(temporary, target)
+        atomic_write(target, lambda temporary: save_file(stored, str(temporary), metadata=header))
     except (OSError, SafetensorError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise FaceCLIPFileError(f"{target} cannot be written ({error}). Choose another target, or make room on the disk.") from error
     parameters = sum(value.numel() for value in stored.values())
     return Report(target, len(stored), parameters, target.stat().st_size, tuple(configs))
@@ -85,3 +78,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> str:
     """What ``idea-engine convert-faceclip`` does; returns what it has to say."""
     return str(convert(options.source, options.target, options.precision))
+
+
+def main() -> None:
+    """``python -m idea_engine.faceclip.convert`` in the pack's folder, where ComfyUI's registry leaves out the command line."""
+    parser = argparse.ArgumentParser("python -m idea_engine.faceclip.convert", description="The published FaceCLIP encoder as a safetensors file.")
+    add_arguments(parser)
+    try:
+        print(run(parser.parse_args()))
+    except IdeaError as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

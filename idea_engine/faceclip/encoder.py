@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import prompt as prompts_module
+from ..clip_tokenizer import END, START, encode
+from ..errors import BadImageError
 from .config import FaceCLIPConfig
 from .face_tower import FaceTower
 from .fuser import Fuser
-from .prompt import Words
+from .prompt import Words, chunks
 from .text_tower import TextTransformer, word_mask
+
+_ROUNDING = 0.01  # how far a resampled face may lie outside of 0..1
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class JointEncoder(nn.Module):
             at = torch.arange(ids.shape[1], device=ids.device).eq(face_at)[None, :, None]
             embedded = torch.where(at, self.proj1(face.classes)[:, None], embedded)
         text = self.ln_final(self.transformer(embedded + self.positional_embedding[:ids.shape[1]]))
-        ends = ids.eq(prompts_module.END).int().argmax(1)  # the first, where the end token also pads
+        ends = ids.eq(END).int().argmax(1)  # the first, where the end token also pads
         return text, text[torch.arange(len(ids), device=ids.device), ends]
 
     def forward(self, ids: Tensor, face: SeenFaces, face_at: int | None) -> tuple[Tensor, Tensor]:
@@ -86,7 +89,7 @@ class JointEncoder(nn.Module):
             face_at: where the face's class token stands; None for prompts without a face, whose patches are those of a black picture.
         """
         text, pooled = self.read(ids, face, face_at)
-        mask = word_mask(ids, prompts_module.START, prompts_module.END, self.config.pad) if self.config.block_mask else None
+        mask = word_mask(ids, START, END, self.config.pad) if self.config.block_mask else None
         fused = self.fuser(
             self.text_embed_proj(text), self.text_pos_proj(self.positional_embedding)[None],
             self.face_patch_proj(face.patches), self.face_pos_proj(self.face_encoder.pos_embed), mask,
@@ -97,37 +100,39 @@ class JointEncoder(nn.Module):
 class FaceCLIPEncoder(nn.Module):
     """All joint encoders of a checkpoint: for SDXL, L/14 and bigG/14."""
 
-    def __init__(self, configs: Mapping[str, FaceCLIPConfig], words: Words):
+    def __init__(self, configs: Mapping[str, FaceCLIPConfig], words: Words | None = None):
         """
         Args:
             configs: encoder key (``face_clip_l``, ``face_clip_g``) → its size, in the order in which outputs are joined.
-            words: text → CLIP token ids.
+            words: text → CLIP token ids; None = CLIP's own, which this package ships.
         """
         super().__init__()
-        self.words = words
+        self.words = words or encode
         self.configs = dict(configs)
         for key, config in configs.items():
             self.add_module(key, JointEncoder(config))
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Tensor], words: Words, dtype: torch.dtype | None = None,
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor], words: Words | None = None, dtype: torch.dtype | None = None,
                         configs: Mapping[str, FaceCLIPConfig] | None = None) -> "FaceCLIPEncoder":
         """An encoder around the tensors of a checkpoint, in eval mode, without gradients and without a second copy of them.
 
         Args:
-            state_dict: as published (``model.face_clip_l.…``), or without the ``model.``.
-            dtype: what the floating tensors are converted to; None = as they are, one kind for all.
-            configs: sizes, for an encoder that is not of a published one.
+            state_dict: as published (``model.face_clip_l.…``), without the ``model.``, or one encoder alone, with its name or without.
+            words: text → CLIP token ids; None = CLIP's own, which this package ships.
+            dtype: what the floating tensors are converted to; None = all to the kind of the first floating one.
+            configs: sizes; None = read from the shapes, see ``checkpoint.sizes_of``.
 
         Raises:
-            FaceCLIPFileError: keys are missing or left over, or have another shape; the sentence lists them.
+            FaceCLIPFileError: keys are missing or left over, or have another shape; the sentence and its attributes list them.
         """
         from .checkpoint import checked
 
         tensors, sizes = checked(state_dict, configs)
         with torch.device("meta"):
             made = cls(sizes, words)
-        dtype = dtype or next(iter(tensors.values())).dtype
+        # the counters of the batch norms are whole numbers, and safetensors puts them first
+        dtype = dtype or next(value.dtype for value in tensors.values() if value.is_floating_point())
         made.load_state_dict({key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}, assign=True)
         return made.train(False).requires_grad_(False)
 
@@ -141,12 +146,12 @@ class FaceCLIPEncoder(nn.Module):
         """d: 2048 for SDXL."""
         return sum(config.text_width for config in self.configs.values())
 
-    def encode(self, faces: Tensor | None, prompts: Sequence[str], blend: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, faces: Tensor | None, prompts: str | Sequence[str], blend: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
         """Faces and prompts → the condition.
 
         Args:
             faces: (B, 3, H, W) aligned faces, RGB in 0..1, one per prompt or one for all; None = no face.
-            prompts: B prompts, or one for all faces; weights as (word:1.2). Longer ones than 77 tokens take several chunks.
+            prompts: B prompts, or one (a string will do) for all faces; weights as (word:1.2). Longer ones than 77 tokens take several chunks.
             blend: a weight per face: all faces become one person, and every prompt is about that person.
 
         Returns:
@@ -154,9 +159,13 @@ class FaceCLIPEncoder(nn.Module):
             of the first chunk, before ``text_projection`` (what SDXL knows as pooled).
 
         Raises:
+            BadImageError: the faces have another shape or range, or are not finite.
             ValueError: faces and prompts are neither of one number nor one of them single.
         """
-        outputs = [self._encode_one(part, faces, list(prompts), blend) for part in self.parts]
+        if faces is not None:
+            _check_faces(faces)
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        outputs = [self._encode_one(part, faces, prompts, blend) for part in self.parts]
         return torch.cat([fused for fused, _ in outputs], -1), outputs[-1][1]
 
     def _encode_one(self, part: JointEncoder, faces: Tensor | None, prompts: list[str], blend) -> tuple[Tensor, Tensor]:
@@ -168,7 +177,7 @@ class FaceCLIPEncoder(nn.Module):
         count = max(len(prompts), len(seen.classes))
         if {len(prompts), len(seen.classes)} - {1, count}:
             raise ValueError(f"{len(seen.classes)} faces and {len(prompts)} prompts cannot be paired: give as many, or one of either.")
-        made = prompts_module.chunks(prompts, self.words, part.config, faces is not None)
+        made = chunks(prompts, self.words, part.config, faces is not None)
         ids, weights = (x.expand(count, *x.shape[1:]).to(device) for x in (made.ids, made.weights))
         per_chunk = lambda x: x.expand(count, *x.shape[1:]).repeat_interleave(ids.shape[1], 0)
         face = SeenFaces(per_chunk(seen.classes), per_chunk(seen.patches))
@@ -176,8 +185,18 @@ class FaceCLIPEncoder(nn.Module):
         fused, pooled = fused.float().unflatten(0, (count, -1)), pooled.float().unflatten(0, (count, -1))[:, 0]
         if (weights != 1).any():
             # a weight moves a row away from what it would be without any words, and with the same face: it exaggerates the word, not the face
-            blank = prompts_module.chunks([""], self.words, part.config, faces is not None).ids[:, 0].to(device)
+            blank = chunks([""], self.words, part.config, faces is not None).ids[:, 0].to(device)
             plain, _ = part(blank.expand(len(seen.classes), -1), seen, made.face_at)
             plain = plain.float().expand(count, -1, -1)[:, None]
             fused = torch.where((weights != 1)[..., None], plain + (fused - plain) * weights[..., None], fused)
         return fused.flatten(1, 2), pooled
+
+
+def _check_faces(faces: Tensor) -> None:
+    if faces.ndim != 4 or faces.shape[1] != 3 or 0 in faces.shape or not faces.is_floating_point():
+        raise BadImageError(
+            f"FaceCLIP got faces of the shape {tuple(faces.shape)} and the kind {faces.dtype}, expected (B, 3, H, W) floating numbers in 0..1."
+        )
+    low, high = (float(value) for value in faces.aminmax())
+    if not (-_ROUNDING <= low and high <= 1 + _ROUNDING):  # also where they are not numbers
+        raise BadImageError(f"FaceCLIP got faces with values from {low:.4g} to {high:.4g}, expected 0..1: black is 0, white is 1.")

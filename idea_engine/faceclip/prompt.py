@@ -8,9 +8,8 @@ from typing import Callable
 import torch
 from torch import Tensor
 
+from ..clip_tokenizer import END, START
 from .config import FaceCLIPConfig
-
-START, END = 49406, 49407
 Words = Callable[[str], list[int]]  # text → CLIP's token ids, without start, end and padding
 
 _FACE_WORD = "id"

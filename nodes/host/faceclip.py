@@ -8,12 +8,12 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from ...idea_engine.errors import FaceCLIPFileError
+from ...idea_engine.errors import FaceCLIPFileError, FaceCLIPInputError
 from ...idea_engine.faceclip.checkpoint import LICENCE, read
-from ...idea_engine.faceclip.config import from_json
+from ...idea_engine.faceclip.config import ENCODERS, from_json
 from ...idea_engine.faceclip.encoder import FaceCLIPEncoder
 from ...idea_engine.fingerprint import content_key
-from ...portrait_world import assets, tokenizer
+from ...portrait_world import assets
 from ...portrait_world import faceclip as portrait_world
 from . import paths
 
@@ -47,18 +47,40 @@ class HostFaceCLIP:
 
         Returns:
             (B, 77 · chunks, d) and (B, d_last), float32 on the CPU.
+
+        Raises:
+            FaceCLIPInputError: the numbers overflow in the chosen precision.
         """
         key = content_key(prompt, blend, faces)
         if key not in self._kept:
-            import comfy.model_management as management
-
-            management.load_models_gpu([self.patcher])
+            load_wholly(self.patcher)
             with torch.no_grad():
-                self._kept[key] = tuple(part.cpu() for part in self.encoder.encode(faces, [prompt], blend))
+                made = tuple(part.cpu() for part in self.encoder.encode(faces, prompt, blend))
+            if not all(part.isfinite().all() for part in made):
+                raise FaceCLIPInputError(
+                    "FaceCLIP's answer is not finite, which would become a black picture: the numbers are too large for the precision. "
+                    "Choose bf16 or fp32 as precision in Load FaceCLIP; if it is fp32 already, the file is damaged."
+                )
+            self._kept[key] = made
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+
+def load_wholly(patcher) -> None:
+    """Have the host load a model whose layers are PyTorch's own, with nothing left behind.
+
+    Where memory is short the host moves a part of a model and lets its own layers fetch the rest when they are called; ours cannot.
+    """
+    import inspect
+
+    import comfy.model_management as management
+
+    whole = {"force_full_load": True} if "force_full_load" in inspect.signature(management.load_models_gpu).parameters else {}
+    management.load_models_gpu([patcher], **whole)
+    if any(part.device != patcher.load_device for part in (*patcher.model.parameters(), *patcher.model.buffers())):
+        patcher.model.to(patcher.load_device)  # what the host passes over, such as parameters beside submodules
 
 
 def files() -> list[str]:
@@ -80,7 +102,7 @@ def load(name: str, precision: str) -> HostFaceCLIP:
     """The encoder behind a name of :func:`files`.
 
     Raises:
-        FaceCLIPFileError: there is no such file, or it is no FaceCLIP encoder.
+        FaceCLIPFileError: there is no such file, or it is no FaceCLIP encoder, or only one of the two that SDXL reads.
     """
     key = (state(name), precision)
     held = _loaded.get(key)
@@ -89,7 +111,12 @@ def load(name: str, precision: str) -> HostFaceCLIP:
             tensors, configs, licence = portrait_world.tensors(), from_json(portrait_world.description()), assets.LICENCE
         else:
             (tensors, configs), licence = read(_path(name)), LICENCE
-        encoder = FaceCLIPEncoder.from_state_dict(tensors, tokenizer.encode, _dtype(precision), configs)
+        encoder = FaceCLIPEncoder.from_state_dict(tensors, dtype=_dtype(precision), configs=configs)
+        if name != DEMO and set(encoder.configs) != set(ENCODERS):
+            raise FaceCLIPFileError(
+                f"{name} holds only {' and '.join(encoder.configs)}, but SDXL reads {' and '.join(ENCODERS)} side by side. Choose the whole "
+                "face_clip_encoder.pt of ByteDance/FaceCLIP in Load FaceCLIP."
+            )
         held = _loaded[key] = HostFaceCLIP(encoder, licence)
     return held
 

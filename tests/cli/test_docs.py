@@ -4,6 +4,8 @@ import shlex
 import shutil
 from pathlib import Path
 
+import torch
+from tiny_faceclip import tiny_published
 from tiny_pipelines import tiny_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,6 +19,7 @@ def blocks(language):
 def test_the_commands_run_in_their_order(cli, people):
     for folder in ("example_workflows", "portrait_world/assets/face_pack"):
         shutil.copytree(ROOT / folder, cli.folder / folder)
+    torch.save(tiny_published(), cli.folder / "face_clip_encoder.pt")
     commands = [line for block in blocks("bash") for line in block.splitlines()]
     install, *others = commands
     assert install == 'pip install ".[cli]"' and len(others) >= 6  # tests/cli/test_install.py
@@ -24,7 +27,8 @@ def test_the_commands_run_in_their_order(cli, people):
         program, *arguments = shlex.split(command)
         assert program == "idea-engine"
         cli.run(*arguments)
-    for path in ("anna.safetensors", "pictures/1.png", "report/report.html", "looks/watched-40.png", "identities/ben.safetensors"):
+    made = ("anna.safetensors", "pictures/1.png", "report/report.html", "looks/watched-40.png", "identities/ben.safetensors", "faceclip.safetensors")
+    for path in made:
         assert (cli.folder / path).is_file(), path
     (several,) = blocks("text")
     assert "-m idea_engine train" in several  # test_two_processes_share_the_people runs it

@@ -26,14 +26,14 @@ def test_two_pictures_of_one_person_both_count_as_right():
 def test_learning_it_tells_the_samples_apart_and_leaves_the_targets_alone():
     torch.manual_seed(0)
     fused = torch.randn(8, 5, 16)
-    targets = {"face": torch.randn(8, 12, requires_grad=True), "text": torch.randn(8, 6)}
-    module = Alignment(16, {"face": 12, "text": 6})
+    targets = {"face": torch.randn(8, 12, requires_grad=True), "text": torch.randn(8, 6), "image": torch.randn(8, 10)}
+    module = Alignment(16, {name: value.shape[1] for name, value in targets.items()})
     scale, bias = (torch.nn.Parameter(torch.tensor(value)) for value in (2.66, -2.0))
     optimiser = torch.optim.Adam([*module.parameters(), scale, bias], 0.02)
     losses = []
     for _ in range(150):
         parts = module(fused, targets, scale, bias)
-        assert {name: tuple(value.shape) for name, value in parts.items()} == {"face": (8,), "text": (8,)}
+        assert {name: tuple(value.shape) for name, value in parts.items()} == {"face": (8,), "text": (8,), "image": (8,)}
         loss = sum(value.mean() for value in parts.values())
         optimiser.zero_grad()
         loss.backward()
@@ -41,6 +41,7 @@ def test_learning_it_tells_the_samples_apart_and_leaves_the_targets_alone():
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.2 * losses[0] and targets["face"].grad is None
     with torch.no_grad():
-        told = module.readouts["face"](fused.mean(1))
-        cosine = torch.nn.functional.cosine_similarity(told[:, None], targets["face"][None], dim=-1)
-    assert cosine.argmax(1).tolist() == list(range(8))
+        for name, target in targets.items():
+            told = module.readouts[name](fused.mean(1))
+            cosine = torch.nn.functional.cosine_similarity(told[:, None], target[None], dim=-1)
+            assert cosine.argmax(1).tolist() == list(range(8)), name

@@ -1,17 +1,12 @@
-"""FaceCLIP end to end at reduced size: faces, prompts, files."""
-import re
-
+"""FaceCLIP end to end at reduced size: faces and prompts."""
 import pytest
 import torch
 from tiny_faceclip import faces, tiny_configs, tiny_encoder
 
-from idea_engine.errors import FaceCLIPFileError
-from idea_engine.faceclip.checkpoint import read
-from idea_engine.faceclip.config import from_json, to_json
-from idea_engine.faceclip.convert import convert
+from idea_engine.clip_tokenizer import END, START, encode
+from idea_engine.errors import BadImageError
 from idea_engine.faceclip.encoder import FaceCLIPEncoder
-from idea_engine.faceclip.prompt import END, START, chunks, weighted_parts
-from portrait_world.tokenizer import encode
+from idea_engine.faceclip.prompt import chunks, weighted_parts
 
 PROMPT = "a woman in a blue shirt on a desert plateau"
 LONG = " ".join(f"word{number}" for number in range(60))  # two tokens or more each
@@ -193,78 +188,21 @@ def test_half_precision_gives_nearly_the_same(encoder, dtype):
     assert torch.nn.functional.cosine_similarity(pooled, expected_pooled).min() > 0.99
 
 
-def published_state(encoder):
-    return {f"model.{key}": value for key, value in encoder.state_dict().items()}
+@torch.no_grad()
+def test_a_prompt_given_as_a_string_is_one_prompt(encoder):
+    fused, pooled = encoder.encode(faces(2), PROMPT)
+    expected, expected_pooled = encoder.encode(faces(2), [PROMPT])
+    assert fused.shape[0] == 2 and torch.equal(fused, expected) and torch.equal(pooled, expected_pooled)
 
 
-def test_a_published_state_dict_loads_without_a_copy(encoder):
-    state = published_state(encoder)
-    loaded = FaceCLIPEncoder.from_state_dict(state, encode, configs=tiny_configs())
-    assert loaded.face_clip_l.proj1.weight.data_ptr() == state["model.face_clip_l.proj1.weight"].data_ptr()
-    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
-    assert torch.equal(loaded.encode(faces(1), [PROMPT])[0], encoder.encode(faces(1), [PROMPT])[0])
-
-
-def test_missing_left_over_and_misshapen_keys_are_listed(encoder):
-    state = published_state(encoder)
-    del state["model.face_clip_l.proj1.weight"]
-    state["model.face_clip_g.surprise"] = torch.zeros(1)
-    state["model.face_clip_g.proj1.bias"] = torch.zeros(3)
-    with pytest.raises(FaceCLIPFileError) as error:
-        FaceCLIPEncoder.from_state_dict(state, encode, configs=tiny_configs())
-    said = str(error.value)
-    assert "1 missing: face_clip_l.proj1.weight" in said and "1 unexpected: face_clip_g.surprise" in said
-    assert re.search(r"1 of another shape: face_clip_g\.proj1\.bias \(3,\) instead of \(64,\)", said)
-
-
-def test_half_a_checkpoint_is_refused_by_name(encoder):
-    state = {key: value for key, value in published_state(encoder).items() if "face_clip_g" not in key}
-    with pytest.raises(FaceCLIPFileError, match="missing: face_clip_g"):
-        FaceCLIPEncoder.from_state_dict(state, encode, configs=tiny_configs())
-    with pytest.raises(FaceCLIPFileError, match="holds no FaceCLIP encoder.*found unet"):
-        FaceCLIPEncoder.from_state_dict({"unet": torch.zeros(1)}, encode)
-
-
-def test_conversion_and_back(encoder, tmp_path):
-    """The published kind of file → safetensors → the same encoder."""
-    source, target = tmp_path / "face_clip_encoder.pt", tmp_path / "made" / "faceclip.safetensors"
-    torch.save(published_state(encoder), source)
-    with pytest.raises(FaceCLIPFileError, match="another shape"):
-        convert(source, target)  # the reduced encoder is not the published one
-    assert not target.exists() and list(tmp_path.rglob("*.tmp")) == []
-    described = tmp_path / "described.safetensors"
-    from safetensors.torch import save_file
-
-    save_file(encoder.state_dict(), described, metadata={"idea.faceclip": to_json(tiny_configs())})
-    report = convert(described, target, "fp32")
-    assert report.encoders == ("face_clip_l", "face_clip_g") and report.bytes == target.stat().st_size and "CC BY-NC 4.0" in str(report)
-    state, configs = read(target)
-    loaded = FaceCLIPEncoder.from_state_dict(state, encode, configs=configs)
-    assert torch.equal(loaded.encode(faces(1), [PROMPT])[0], encoder.encode(faces(1), [PROMPT])[0])
-    convert(target, target, "fp16")
-    assert {value.dtype for value in read(target)[0].values()} == {torch.float16, torch.int64}
-
-
-def test_a_published_file_is_read_with_tensors_only(encoder, tmp_path):
-    class Surprise:
-        def __reduce__(self):
-            return print, ("executed",)
-
-    path = tmp_path / "evil.pt"
-    torch.save({"model.face_clip_l.proj1.weight": Surprise()}, path)
-    with pytest.raises(FaceCLIPFileError, match="evil.pt cannot be read"):
-        read(path)
-    path.write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(FaceCLIPFileError, match="truncated"):
-        read(path)
-    with pytest.raises(FaceCLIPFileError, match="no file"):
-        read(tmp_path / "nowhere.pt")
-    torch.save(published_state(encoder), path)
-    assert read(path)[0].keys() == published_state(encoder).keys()
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"unet": {}}', '{"face_clip_l": {"text_width": "64"}}', '{"face_clip_l": {"text_width": 99999999}}'])
-def test_a_false_description_of_sizes_is_refused(text):
-    with pytest.raises(FaceCLIPFileError, match="cannot be read"):
-        from_json(text)
-    assert from_json(to_json(tiny_configs())) == tiny_configs()
+@torch.no_grad()
+@pytest.mark.parametrize("wrong, said", [
+    (lambda face: face[0], "shape (3, 112, 112)"), (lambda face: face.permute(0, 2, 3, 1), "shape (1, 112, 112, 3)"),
+    (lambda face: face[:0], "shape (0, 3, 112, 112)"), (lambda face: (face * 255).to(torch.uint8), "torch.uint8"),
+    (lambda face: face * 255, "expected 0..1"), (lambda face: face * 2 - 1, "values from -1"), (lambda face: face.fill_(torch.nan), "from nan"),
+])
+def test_faces_of_another_shape_or_range_are_refused(encoder, wrong, said):
+    with pytest.raises(BadImageError) as error:
+        encoder.encode(wrong(faces(1)), PROMPT)
+    assert said in str(error.value)
+    assert encoder.encode(faces(1).mul(1.008).sub(0.004), PROMPT)[0].isfinite().all()  # resampling overshoots a little

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_faceclip import enliven, faces, tiny_configs
+from transformers import CLIPTextConfig, CLIPTextModel, GroundingDinoConfig
+from transformers.models.grounding_dino import modeling_grounding_dino
 
 from idea_engine.faceclip.checkpoint import layout, our_key, published_key
 from idea_engine.faceclip.config import PUBLISHED
@@ -30,20 +32,21 @@ def published_layout():
 
 
 def test_both_encoders_have_every_published_parameter_and_no_other():
-    wanted, ours = published_layout(), layout(PUBLISHED)
-    assert len(wanted) == 723 + 963
-    assert {our_key(published_key(key)) for key in ours} == set(ours)
-    assert {our_key(f"model.{key}"): shape for key, shape in wanted.items()} == ours
+    """One to one and both ways: our keys become the names in the published file, and those become our keys."""
+    wanted, ours = {f"model.{key}": shape for key, shape in published_layout().items()}, layout(PUBLISHED)
+    assert len(wanted) == len(ours) == 723 + 963
+    assert {published_key(key): shape for key, shape in ours.items()} == wanted
+    assert {our_key(key): shape for key, shape in wanted.items()} == ours
+    assert [our_key(key) for key in ours] == list(ours)  # a file without the prefix is read as it is
 
 
 def theirs(kind):
     """A transformers layer of the reduced size, random."""
-    module = pytest.importorskip("transformers.models.grounding_dino.modeling_grounding_dino")
-    config = __import__("transformers").GroundingDinoConfig(
+    config = GroundingDinoConfig(
         d_model=WIDTH, encoder_ffn_dim=INNER, encoder_attention_heads=HEADS, num_feature_levels=1, encoder_n_points=4,
         disable_custom_kernels=True, attn_implementation="eager",
     )
-    made = getattr(module, kind)(config).eval()
+    made = getattr(modeling_grounding_dino, kind)(config).eval()
     enliven(made)
     return made
 
@@ -135,11 +138,10 @@ def test_the_whole_fuser_is_transformers_layers_in_order():
 @torch.no_grad()
 @pytest.mark.parametrize("key", ["face_clip_l", "face_clip_g"])
 def test_the_text_tower_is_clips(key):
-    transformers = pytest.importorskip("transformers")
     config = tiny_configs()[key]
     ours = JointEncoder(config).eval()
     enliven(ours)
-    other = transformers.CLIPTextModel(transformers.CLIPTextConfig(
+    other = CLIPTextModel(CLIPTextConfig(
         vocab_size=config.vocabulary, hidden_size=config.text_width, intermediate_size=config.text_inner, num_hidden_layers=config.text_layers,
         num_attention_heads=config.text_heads, hidden_act=config.activation, eos_token_id=END, bos_token_id=START,
     )).eval()

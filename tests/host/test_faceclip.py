@@ -17,13 +17,13 @@ def tiny_file(host):
     return _write(host, "tiny.safetensors", tiny_encoder(tiny_configs((64, 64)), seed=4).state_dict())
 
 
-def _write(host, name, tensors):
+def _write(host, name, tensors, configs=None):
     from idea_engine.faceclip.config import to_json
     from safetensors.torch import save_file
 
     folder = host.base.root / "models" / "faceclip" / "below"
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / name, metadata={"idea.faceclip": to_json(tiny_configs((64, 64)))})
+    save_file(tensors, folder / name, metadata={"idea.faceclip": to_json(configs or tiny_configs((64, 64)))})
     return f"below/{name}"
 
 
@@ -106,6 +106,24 @@ def test_stock_conditioning_nodes_work_on_it(host, graph, tiny_file, change):
     assert 1e-4 < host.probe(graph, "faceclip:latent_difference", {"a": 0, "b": 0}, a=whole[0], b=changed[0]) < 1e3
 
 
+def test_a_controlnet_acts_beside_it(host, graph, tiny_file):
+    model, loader = tiny(graph, "sdxl"), load(graph, tiny_file)
+    network, hint = probe(graph, "tiny_models:controlnet"), picture(graph, height=64, width=64, seed=7)
+    plain, other = encode(graph, loader, picture(graph)), encode(graph, loader, picture(graph, seed=1))
+
+    def controlled(made, strength, image=hint):
+        both = graph.add("ControlNetApplyAdvanced", positive=made[0], negative=made[1], control_net=network[0], image=image, strength=strength,
+                         start_percent=0.0, end_percent=1.0)
+        return sample(graph, model[0], both[0], both[1])
+
+    bare, without, with_hint = sample(graph, model[0], plain[0], plain[1]), controlled(plain, 0.0), controlled(plain, 1.0)
+    other_hint, other_face = controlled(plain, 1.0, picture(graph, height=64, width=64, seed=8)), controlled(other, 1.0)
+    changed = lambda a, b: host.probe(graph, "faceclip:latent_difference", {"a": 0, "b": 0}, a=a[0], b=b[0])
+    assert changed(bare, without) == 0
+    for a, b in ((bare, with_hint), (with_hint, other_hint), (with_hint, other_face)):
+        assert 1e-4 < changed(a, b) < 1e3
+
+
 def test_one_picture_each_gives_every_person_a_picture_of_the_batch(host, graph, tiny_file):
     model, loader = tiny(graph, "sdxl"), load(graph, tiny_file)
     each = encode(graph, loader, picture(graph, count=2), several="one picture each")
@@ -144,6 +162,64 @@ def test_the_encoder_is_loaded_and_offloaded_by_the_host(host, graph, tiny_file)
     assert order.id
 
 
+def test_a_host_with_little_memory_leaves_nothing_behind(host, graph, tiny_file):
+    found = host.probe(graph, "faceclip:loading", a=load(graph, tiny_file)[0])
+    assert found["left"][0] > 10 and found["devices"] == ["meta"]
+    assert found["asked"] == [{"force_full_load": True} if found["knows"] else {}]
+
+
+def test_numbers_too_large_for_the_precision_are_no_black_picture(host, graph):
+    loud = tiny_encoder(tiny_configs((64, 64)), seed=4).state_dict()
+    loud["face_clip_l.ln_final.weight"] = loud["face_clip_l.ln_final.weight"] * 1e6
+    file = _write(host, "loud.safetensors", loud)
+    assert host.probe(graph, "faceclip:conditioning", a=encode(graph, load(graph, file, "fp32"), picture(graph))[0])["finite"]
+    made = encode(graph, load(graph, file, "fp16"), picture(graph))
+    for _ in range(2):  # it is not remembered either
+        with pytest.raises(NodeFailedError, match="Choose bf16 or fp32"):
+            host.probe(graph, "faceclip:conditioning", a=made[0])
+
+
+def test_a_name_may_come_from_another_node(host, graph, tiny_file):
+    """The host knows no value of a connected dropdown when it checks the graph; it must not refuse it for that."""
+    from idea_engine.identity_file import save_identity
+    from idea_engine.types import Identity, IdentityMetadata, ModelFamily
+
+    identity = Identity(ModelFamily("sd1", {"clip_l": 64}), {"clip_l": torch.ones(2, 64)}, IdentityMetadata("<linked>", "imported", "sd1"))
+    saved = save_identity(identity, host.base.root / "models" / "idea" / "linked")
+    said = lambda value: probe(graph, "faceclip:said", {"value": value})[0]
+    encoder = load(graph, said(tiny_file))
+    person = graph.add("IDEA_LoadIdentity", identity=said(saved.name))
+    pack = graph.add("IDEA_LoadFaceModel", pack=said(DEMO), provider="CPU", detection_size=320, allow_download=False)
+    linked_switch = graph.add("IDEA_LoadFaceModel", pack=DEMO, provider="CPU", detection_size=320, allow_download=said(False))
+    probe(graph, "basics:digest", {}, a=encoder[1], b=person[1], c=pack[1], d=linked_switch[1])
+    for _ in range(2):
+        outputs = host.run(graph).outputs
+        assert "CC BY-NC 4.0" in outputs[encoder.id]["text"][0] and "<linked>" in outputs[person.id]["text"][0]
+        assert "MIT" in outputs[pack.id]["text"][0] and "MIT" in outputs[linked_switch.id]["text"][0]
+    missing = load(graph, said("nowhere.safetensors"))
+    with pytest.raises(NodeFailedError, match="There is no FaceCLIP file"):
+        host.probe(graph, "basics:digest", a=missing[1])
+
+
+def test_the_node_says_what_it_read_and_what_did_not_count(host, graph, tiny_file):
+    loader = load(graph, tiny_file)
+    made = {
+        "one": encode(graph, loader, picture(graph), face_weights="1"),
+        "blend": encode(graph, loader, picture(graph, count=2), face_weights="1, 2"),
+        "each": encode(graph, loader, picture(graph, count=2), several="one picture each", face_weights="1, 2"),
+        "none": encode(graph, loader, face_weights="1"),
+        "large": encode(graph, loader, picture(graph, height=512, width=512)),
+    }
+    digests = [probe(graph, "basics:digest", {}, a=one[0]) for one in made.values()]
+    outputs = host.run(graph).outputs
+    assert len(digests) == len(made)
+    told = {name: outputs[one.id]["text"][0] for name, one in made.items()}
+    assert told["one"] == "Read with one face." and told["blend"] == "Read with 2 faces, blended into one person."
+    assert "one picture each" in told["each"] and "face_weights did not count, because several is" in told["each"]
+    assert told["none"].startswith("Read without a face.") and "face_weights did not count, because no face" in told["none"]
+    assert "512 × 512 pixels was taken as an upright face" in told["large"] and "crops" in told["large"]
+
+
 def test_the_same_content_is_encoded_once(host, graph, tiny_file):
     assert host.probe(graph, "faceclip:counted", {"prompt": "counted"}, a=load(graph, tiny_file)[0], b=picture(graph)) == [1, 1, 2]
 
@@ -161,7 +237,10 @@ def test_mistakes_are_explained(host, graph, tiny_file):
 def test_a_foreign_or_missing_file_is_explained(host, graph):
     broken = {key: value for key, value in tiny_encoder(tiny_configs((64, 64))).state_dict().items() if "proj1" not in key}
     foreign = load(graph, _write(host, "foreign.safetensors", {"conv_in.weight": torch.zeros(1)}))
-    for loader, said in ((foreign, "holds no FaceCLIP encoder"), (load(graph, _write(host, "broken.safetensors", broken)), "4 missing: face_clip_l.proj1")):
+    half = {"face_clip_l": tiny_configs((64, 64))["face_clip_l"]}
+    half = load(graph, _write(host, "half.safetensors", tiny_encoder(half).state_dict(), half))
+    broken = load(graph, _write(host, "broken.safetensors", broken))
+    for loader, said in ((foreign, "holds no FaceCLIP encoder"), (half, "holds only face_clip_l, but SDXL reads"), (broken, "4 missing: face_clip_l.proj1")):
         with pytest.raises(NodeFailedError, match=said):
             host.probe(graph, "basics:digest", a=loader[1])
     for name in ("nowhere.safetensors", "../checkpoints/secret.safetensors"):

@@ -19,12 +19,21 @@ def tiny_configs(widths=(32, 64)):
 def tiny_encoder(configs=None, seed=0):
     """A FaceCLIPEncoder in eval mode with random weights of working size."""
     from idea_engine.faceclip.encoder import FaceCLIPEncoder
-    from portrait_world.tokenizer import encode
-
     torch.manual_seed(seed)
-    made = FaceCLIPEncoder(configs or tiny_configs(), encode)
+    made = FaceCLIPEncoder(configs or tiny_configs())
     enliven(made)
     return made.train(False).requires_grad_(False)
+
+
+def telling_configs():
+    """Reduced sizes whose heads are those that a file without a description is read with."""
+    return {key: replace(config, text_width=width, text_heads=width // 64, face_heads=8, fuser_heads=8, text_layers=3, fuser_layers=1, vocabulary=49500)
+            for (key, config), width in zip(tiny_configs().items(), (64, 128))}
+
+
+def tiny_published(configs=None, seed=3):
+    """What the published checkpoint holds, reduced: its names, and shapes that tell the sizes."""
+    return {f"model.{key}": value for key, value in tiny_encoder(configs or telling_configs(), seed).state_dict().items()}
 
 
 @torch.no_grad()

@@ -46,6 +46,45 @@ def management(probe):
             "offload_device": str(host.text_encoder_offload_device()), "dtype": str(probe.a.encoder.parts[0].ln_final.weight.dtype)}
 
 
+def said(probe):
+    """arguments: value → the value on output 0, as a node gives it whose output is connected to a dropdown."""
+    return {"outputs": (probe.arguments["value"],)}
+
+
+def loading(probe):
+    """How the encoder a is loaded by a host that moves only modules without submodules, as hosts do when memory is short.
+
+    The other device is 'meta': it is there on every machine, and a tensor is on it or is not.
+    """
+    import functools
+    import inspect
+
+    import comfy.model_management as host
+    import comfy.model_patcher
+
+    encoder = type(probe.a.encoder).from_state_dict(probe.a.encoder.state_dict(), configs=probe.a.encoder.configs)
+    patcher = comfy.model_patcher.ModelPatcher(encoder, load_device=torch.device("meta"), offload_device=torch.device("cpu"))
+    tensors = lambda: [*encoder.parameters(), *encoder.buffers()]
+    asked, left, real = [], [], host.load_models_gpu
+
+    @functools.wraps(real)  # also its signature
+    def partly(models, **options):
+        asked.append(options)
+        for model in models:
+            for module in model.model.modules():
+                if not list(module.children()):
+                    module.to(model.load_device)
+        left.append(sum(value.device.type == "cpu" for value in tensors()))
+
+    host.load_models_gpu = partly
+    try:
+        probe.module("nodes.host.faceclip").load_wholly(patcher)
+    finally:
+        host.load_models_gpu = real
+    return {"asked": asked, "left": left, "devices": sorted({str(value.device) for value in tensors()}),
+            "knows": "force_full_load" in inspect.signature(real).parameters}
+
+
 def counted(probe):
     """How often the network runs while the same content is asked for twice, and other content once; arguments: prompt."""
     runs = []

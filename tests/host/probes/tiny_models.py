@@ -126,6 +126,21 @@ def _vae(seed):
     return comfy.sd.VAE(sd=weights)
 
 
+def controlnet(probe):
+    """A ControlNet for the tiny SDXL, on output 0; arguments: seed."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.model_management as management
+
+    made = comfy.cldm.cldm.ControlNet(
+        image_size=32, in_channels=4, hint_channels=3, model_channels=32, num_res_blocks=[1, 1], channel_mult=[1, 2], transformer_depth=[1, 1],
+        transformer_depth_middle=1, use_linear_in_transformer=True, context_dim=2 * WIDTH, use_spatial_transformer=True, legacy=False,
+        num_classes="sequential", adm_in_channels=WIDTH + 6 * 256, num_head_channels=16, dtype=torch.float32,
+    )
+    _fill(made, probe.arguments.get("seed", 5))
+    return {"outputs": (comfy.controlnet.ControlNet(made, load_device=management.get_torch_device()),)}
+
+
 def foreign(probe):
     """A MODEL and a CLIP of families we do not support: a CLIP with a T5, a MODEL without UNet blocks."""
     import comfy.model_patcher
