@@ -44,7 +44,8 @@ class TrainIDEA:
                     "Pictures per step; 0 = the recipe's own. If they do not fit into memory at once, they are taken in smaller portions."
                 )}),
                 "lr": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.0001, "round": False, "tooltip": (
-                    "Learning rate per picture of the batch; 0 = the recipe's own. Lower it if the loss explodes."
+                    "Learning rate per picture of the batch; 0 = the recipe's own. Lower it if the loss explodes. balanced, fast and best count it in "
+                    "shares of the size of what learns."
                 )}),
                 "resolution": ("INT", {"default": 0, "min": 0, "max": 2048, "step": 8, "tooltip": (
                     "Side of the training pictures in pixels; 0 = 512, and 1024 for SDXL. Smaller is faster and needs less memory."
@@ -63,7 +64,7 @@ class TrainIDEA:
                 "attention": (list(ATTENTION), {"default": "recipe's own", "tooltip": (
                     "Teaches the person's word to look at the face, so that the rest of the prompt keeps its place; works with every recipe. "
                     "face word: where the checkpoint itself looks for 'face' (a third slower). face mask: inside the masks of Face Embed. "
-                    "recipe's own: face word for sefi, off for the others."
+                    "recipe's own: face mask for balanced, fast and best, face word for sefi, off for paper and released."
                 )}),
                 "caption": ("STRING", {"default": "", "multiline": True, "tooltip": (
                     "What else the photographs show, such as: smiling, wearing a blue shirt, in a forest. What is said here is not learned as a part of the "
