@@ -15,7 +15,9 @@ _FIRST_SEED = 1000  # so that no training, which counts its seeds from 0, has se
 
 
 @torch.no_grad()
-def draw(predict: Callable[[Tensor, Tensor, Tensor], Tensor], condition: Tensor, empty: Tensor, seed: int, steps: int = STEPS) -> np.ndarray:
+def draw(
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor], condition: Tensor, empty: Tensor, seed: int, steps: int = STEPS,
+) -> np.ndarray:
     """Pictures of text conditions.
 
     Args:

@@ -1,9 +1,10 @@
-"""``python -m portrait_world.refit_trial``: is a person brought to another checkpoint by Refit Identity more alike than one learned there anew?
+"""``python -m portrait_world.refit_trial``: is a person brought to another checkpoint more alike than one learned there?
 
     python -m portrait_world.refit_trial --people 4 --strength 0.1 --json refit.json
 
-The other checkpoint is the shipped model with every weight matrix of its text encoder and denoiser moved at random by ``strength`` times its own spread: as
-far away as that in every direction, where a real fine-tune moves further in a few. The row ``names`` says what it still makes of the people it knows.
+Refit Identity's 25 steps are compared with as many from the recipe's own start. The other checkpoint is the shipped model with every weight
+matrix of its text encoder and denoiser moved at random by ``strength`` times its own spread: as far away as that in every direction, where a
+real fine-tune moves further in a few. The rows ``names`` say what both make of the people they know.
 """
 from __future__ import annotations
 
@@ -104,15 +105,19 @@ def measure(people: list[int], split: str, strength: float, steps: int, show) ->
         note(f"refit, {steps} steps", other, index, learn(other, anchors[other], steps=steps, refitted=identity)[1])
         note(f"anew, {steps} steps", other, index, learn(other, anchors[other], steps=steps)[1])
         note("anew, the recipe's own steps", other, index, learn(other, anchors[other], steps=0)[1])
-    return {name: {column: [float(np.mean(values)), float(np.std(values))] for column in rows[0] for values in [[one[column] for one in rows]]}
-            for name, rows in found.items()}
+    return {name: {column: _mean_std([one[column] for one in rows]) for column in rows[0]} for name, rows in found.items()}
+
+
+def _mean_std(values: list[float]) -> list[float]:
+    return [float(np.mean(values)), float(np.std(values))]
 
 
 def markdown(results: dict[str, dict[str, list[float]]]) -> str:
     """The table as the documents show it."""
     cell = lambda pair: "" if np.isnan(pair[0]) else f"{pair[0]:.3f} ± {pair[1]:.3f}"
     lines = ["| | calibrated likeness | prompt |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {cell(columns['likeness'])} | {cell(columns['prompt'])} |" for name, columns in results.items())])
+    lines += [f"| {name} | {cell(columns['likeness'])} | {cell(columns['prompt'])} |" for name, columns in results.items()]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -121,7 +126,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(prog="python -m portrait_world.refit_trial", description=__doc__.split("\n")[0].split(": ", 1)[1])
     parser.add_argument("--people", type=int, default=4)
-    parser.add_argument("--strength", type=float, default=0.1, help="how far the other checkpoint is from the shipped one, in spreads of its weights")
+    parser.add_argument("--strength", type=float, default=0.1, help="how far away the other checkpoint is, in spreads of its weights")
     parser.add_argument("--steps", type=int, default=STEPS, help="of refitting, and of the training anew it is compared with")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--people-seed", type=int, default=0)

@@ -29,7 +29,7 @@ def read_attributes(pictures: np.ndarray, batch: int = 64) -> Tensor:
 
 
 def shown_as_said(pictures: np.ndarray, shots: tuple[Shot, ...]) -> dict[str, float]:
-    """(B, 128, 128, 3) uint8 drawn from B shots → attribute → share of pictures that show it as it was said; colour where there is colour."""
+    """(B, 128, 128, 3) uint8 drawn from B shots → attribute → share of pictures that show it as said; colour where there is one."""
     hits = (read_attributes(pictures) == torch.tensor([shot.labels() for shot in shots])).float()
     in_colour = torch.tensor([shot.style in ("photo", "painting") for shot in shots])
     return {field: float(hits[in_colour, k].mean() if field == "colour" else hits[:, k].mean()) for k, field in enumerate(ATTRIBUTES)}

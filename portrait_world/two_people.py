@@ -2,9 +2,9 @@
 
     python quickstart.py run python -m portrait_world.two_people --pairs 6 --seeds 2 --json two.json
 
-Every pair of test people is learned from one photograph each, by our default recipe and by plain textual inversion, and drawn side by side in a
-real ComfyUI, in one picture twice as wide as the world's own. The judge then compares each half with both people. Textual inversion is drawn
-through the host's own ``embedding:`` and conditioning nodes; nothing of ours acts on it.
+Two test people at a time are learned from one photograph each, by our default recipe and by plain textual inversion, and drawn side by side
+in a real ComfyUI, in one picture twice as wide as the world's own. The judge compares each half with both people. Textual inversion is
+drawn through the host's own ``embedding:`` and conditioning nodes; nothing of ours acts on it.
 """
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Arrangement:
 
     Attributes:
         method: a name of CONTENDERS; its identities act through our nodes, or through ``embedding:`` where only tokens are learned.
-        layout: ``together``: one prompt names both, and nothing says who is where; ``masks``: the same prompt, and each identity has a MASK;
-            ``mask conditions``: a prompt for each, held to its half by Conditioning (Set Mask); ``areas``: a prompt for each, held to its half by
-            Conditioning (Set Area), as in example workflow 3.
+        layout: ``together``: one prompt names both, and nothing says who is where; ``masks``: the same prompt, and each identity has a
+            MASK; ``mask conditions``: a prompt for each, held to its half by Conditioning (Set Mask); ``areas``: a prompt for each, held to
+            its half by Conditioning (Set Area), as in example workflow 3.
     """
 
     method: str
@@ -69,7 +69,7 @@ class Halves:
     """What the judges say of some pictures of one pair.
 
     Attributes:
-        left_first, left_second, right_first, right_second: (B,) calibrated likeness of a half to a person; ``first`` is who belongs to the left.
+        left_first, left_second, right_first, right_second: (B,) calibrated likeness of a half to a person; ``first`` belongs to the left.
         faces: (B, 2) bool, whether a face was found in each half.
         prompt: share of what the prompt said, over the attributes, that the halves show.
     """
@@ -94,12 +94,14 @@ def judge(pictures: np.ndarray, first: Scale, second: Scale, shot: Shot) -> Halv
 def summary(judged: list[Halves]) -> dict[str, float]:
     """Column → mean over all pictures of all pairs.
 
-    ``own`` and ``other``: likeness of a half to who belongs there and to who belongs beside it. ``right person``: share of halves that are more like their own.
-    ``in either order``: share of pictures in which the two halves are the two people, whoever is where.
+    ``own`` and ``other``: likeness of a half to who belongs there and to who belongs beside it. ``right person``: share of halves that are
+    more like their own. ``in either order``: share of pictures in which the two halves are the two people, whoever is where.
     """
-    one, two, three, four = (np.concatenate([getattr(part, name) for part in judged]) for name in ("left_first", "left_second", "right_second", "right_first"))
+    columns = ("left_first", "left_second", "right_second", "right_first")
+    one, two, three, four = (np.concatenate([getattr(part, name) for part in judged]) for name in columns)
     return {
-        "left→first": float(one.mean()), "left→second": float(two.mean()), "right→second": float(three.mean()), "right→first": float(four.mean()),
+        "left→first": float(one.mean()), "left→second": float(two.mean()),
+        "right→second": float(three.mean()), "right→first": float(four.mean()),
         "own": float((one.mean() + three.mean()) / 2), "other": float((two.mean() + four.mean()) / 2),
         "right person": float(((one > two).mean() + (three > four).mean()) / 2),
         "in either order": float(((one > two) == (three > four)).mean()),
@@ -134,7 +136,8 @@ def graph(arrangement: Arrangement, files: tuple[str, str], shot: Shot, pictures
             identity = add("IDEA_LoadIdentity", identity=file, trigger=trigger)
             common = dict(model=model, clip=clip, identity=identity(), start_at=0.0, end_at=1.0)
             if arrangement.layout == "masks":
-                applied = add("IDEA_ApplyIDAdapterAdvanced", **common, token_strength=1.0, adapter_strength=1.0, key_value_strength=1.0, mask=half(x))
+                strengths = dict(token_strength=1.0, adapter_strength=1.0, key_value_strength=1.0)
+                applied = add("IDEA_ApplyIDAdapterAdvanced", **common, **strengths, mask=half(x))
             else:
                 applied = add("IDEA_ApplyIDAdapter", **common, strength=1.0)
             model, clip = applied(0), applied(1)
@@ -151,8 +154,9 @@ def graph(arrangement: Arrangement, files: tuple[str, str], shot: Shot, pictures
                 parts.append(add("ConditioningSetMask", conditioning=said(name), mask=half(x), strength=1.0, set_cond_area="default")())
         positive = add("ConditioningCombine", conditioning_1=parts[0], conditioning_2=parts[1])()
     latent = add("EmptyLatentImage", width=2 * SIDE, height=SIDE, batch_size=pictures)
-    drawn = add("KSampler", model=model, positive=positive, negative=add("CLIPTextEncode", clip=clip, text="")(), latent_image=latent(), seed=seed,
-                steps=drawing.STEPS, cfg=drawing.GUIDANCE, sampler_name="euler", scheduler="normal", denoise=1.0)
+    negative = add("CLIPTextEncode", clip=clip, text="")
+    drawn = add("KSampler", model=model, positive=positive, negative=negative(), latent_image=latent(), seed=seed, steps=drawing.STEPS,
+                cfg=drawing.GUIDANCE, sampler_name="euler", scheduler="normal", denoise=1.0)
     add("PreviewImage", images=add("VAEDecode", samples=drawn(), vae=vae)())
     return nodes
 
@@ -172,7 +176,9 @@ def draw(client, prompt: dict) -> np.ndarray:
     return np.stack([np.asarray(picture) for picture in shown])
 
 
-def measure(pairs: list[tuple[int, int]], split: str, seeds: int, folder: Path, client, base, show) -> tuple[dict[str, dict[str, float]], Image.Image]:
+def measure(
+    pairs: list[tuple[int, int]], split: str, seeds: int, folder: Path, client, base, show,
+) -> tuple[dict[str, dict[str, float]], Image.Image]:
     """All pairs in all arrangements: the summaries, and a sheet with one row for each pair."""
     judged: dict[str, list[Halves]] = {name: [] for name in (PHOTOGRAPHS, *ARRANGEMENTS)}
     rows = []
@@ -203,7 +209,8 @@ def markdown(results: dict[str, dict[str, float]]) -> str:
     """The table as the documents show it."""
     columns = list(next(iter(results.values())))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join([*lines, *(f"| {name} | " + " | ".join(f"{row[column]:.2f}" for column in columns) + " |" for name, row in results.items())])
+    lines += [f"| {name} | " + " | ".join(f"{row[column]:.2f}" for column in columns) + " |" for name, row in results.items()]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -245,7 +252,8 @@ def main() -> None:
             results, sheet = measure(pairs, options.split, options.seeds, folder, Client(process.address), base, show)
     if options.json:
         described = {key: getattr(options, key) for key in ("pairs", "seeds", "split", "people_seed")}
-        options.json.write_text(json.dumps({"host": found[0].id, "options": described, "mean": results}, indent=1, ensure_ascii=False), encoding="utf-8")
+        written = {"host": found[0].id, "options": described, "mean": results}
+        options.json.write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")
         sheet.save(options.json.with_suffix(".png"))
     print(markdown(results))
 

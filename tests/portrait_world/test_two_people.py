@@ -55,4 +55,6 @@ def test_all_are_drawn_alike_and_nothing_of_ours_helps_plain_textual_inversion(n
     assert bool(own) == ARRANGEMENTS[name].ours != ("embedding:a" in texts and "embedding:b" in texts)
     (sampler,) = (node["inputs"] for node in made.values() if node["class_type"] == "KSampler")
     assert (sampler["seed"], sampler["steps"], sampler["cfg"]) == (5, 20, 3.0)
-    assert kinds[-1] == "PreviewImage" and all(int(link[0]) < int(number) for number, node in made.items() for link in node["inputs"].values() if isinstance(link, list))
+    assert kinds[-1] == "PreviewImage"
+    links = [(number, value[0]) for number, node in made.items() for value in node["inputs"].values() if isinstance(value, list)]
+    assert all(int(source) < int(number) for number, source in links)
