@@ -10,7 +10,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from launcher.websocket import TEXT, WebSocket
+from .base_directory import BaseDirectory
+from .websocket import TEXT, WebSocket
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
 
@@ -140,9 +141,21 @@ class Page:
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="none" if kind == "mouseMoved" else "left", clickCount=1)
 
+    def picture(self, box: tuple[float, float, float, float] | None = None) -> bytes:
+        """The page as a PNG, or only a part of it: left, top, width, height."""
+        clip = {} if box is None else {"clip": {**dict(zip(("x", "y", "width", "height"), box)), "scale": 1}}
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png", **clip)["data"])
+
     def screenshot(self, path: Path):
-        """The page as a PNG."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        """Write the page as a PNG."""
+        path.write_bytes(self.picture())
+
+
+def skip_the_tour(base: BaseDirectory):
+    """Settings of somebody who has used this ComfyUI before; else a window of templates covers the canvas."""
+    settings = base.root / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text('{"Comfy.TutorialCompleted": true}', encoding="utf-8")
 
 
 def show_canvas(page: Page, address: str):
