@@ -13,6 +13,7 @@ from pathlib import Path
 from .base_directory import BaseDirectory
 from .websocket import TEXT, WebSocket
 
+PATIENCE = 400  # seconds; a browser without a graphics card on a machine that does other things
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
 
 
@@ -88,7 +89,7 @@ class Page:
         self._number += 1
         number = self._number
         self._socket.send(json.dumps({"id": number, "method": method, "params": arguments}))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             message = self._socket.receive(5)
             if message is None:
@@ -120,7 +121,7 @@ class Page:
             raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", str(found["exceptionDetails"])))
         return found["result"].get("value")
 
-    def wait(self, script: str, *arguments, timeout: float = 120):
+    def wait(self, script: str, *arguments, timeout: float = PATIENCE):
         """The value of a script as soon as it is true; a TimeoutError with the script otherwise."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -161,5 +162,5 @@ def skip_the_tour(base: BaseDirectory):
 def show_canvas(page: Page, address: str):
     """Open a ComfyUI and wait until its canvas knows our nodes."""
     page.open(address)
-    page.wait("return Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.IDEA_TrainIDEA)")
-    page.wait("return document.readyState === 'complete' && !document.querySelector('.p-progress-spinner')")
+    page.wait("return Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.IDEA_TrainIDEA)", timeout=PATIENCE)
+    page.wait("return document.readyState === 'complete' && !document.querySelector('.p-progress-spinner')", timeout=PATIENCE)

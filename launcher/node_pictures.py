@@ -25,7 +25,7 @@ from .server import PACK_NAME, HostProcess
 from .workflow import load_workflow
 
 PICTURES = CHECKOUT / "web" / "docs" / "images"
-WINDOW = (1700, 1500)
+WINDOW = (1420, 1250)
 LEFT, TOP = 110, 190  # where the node stands on the page, beside the bars of the page
 WIDTH, GAP, MARGIN = 360, 40, 24
 TITLE = 30  # of a node, above its position; the name of the pack stands above that
