@@ -100,6 +100,11 @@ def _sampled(name: str, model, positive, negative, **widgets) -> dict[str, Place
     }
 
 
+def picture_names() -> dict[str, str]:
+    """Node id → the node of the graph that stands in its picture: the first of each kind."""
+    return {placed.kind: name for name, placed in reversed(graph().items()) if placed.kind.startswith("IDEA_")}
+
+
 BUILD = """
 app.graph.clear();
 const [nodes, width, gap] = a, made = {};
@@ -170,17 +175,15 @@ def photograph(page: Page, chosen: list[str]):
     if set(said) != {"success"}:
         raise LauncherError(f"The graph of all nodes did not run to its end: {said}.")
     time.sleep(2)  # the pictures are still being loaded
-    done = set()
-    for name, placed in nodes.items():
-        if not placed.kind.startswith("IDEA_") or placed.kind in done or (chosen and placed.kind not in chosen):
+    for kind, name in picture_names().items():
+        if chosen and kind not in chosen:
             continue
-        done.add(placed.kind)
         width, height = page.run(SHOW, shown[name], (LEFT, TOP))
         time.sleep(0.7)
         above = TITLE + BADGE
         picture = page.picture((LEFT - MARGIN, TOP - above - MARGIN / 2, width + 2 * MARGIN, height + above + 1.5 * MARGIN))
-        write(picture, PICTURES / f"{placed.kind}.png")
-        print(placed.kind, flush=True)
+        write(picture, PICTURES / f"{kind}.png")
+        print(kind, flush=True)
 
 
 def main(chosen: list[str]) -> int:
