@@ -3,7 +3,7 @@
     python quickstart.py run python -m launcher.node_pictures                     all of them
     python quickstart.py run python -m launcher.node_pictures IDEA_AttentionMap   only this one
 
-Needs a Chromium or Chrome. One graph holds all nodes; it runs once, then each node is photographed with the pictures it gave beside it.
+Needs a Chromium or Chrome. One graph holds all nodes; it runs once, then each node is photographed with the pictures it gave below it.
 """
 import io
 import sys
@@ -25,9 +25,9 @@ from .server import PACK_NAME, HostProcess
 from .workflow import load_workflow
 
 PICTURES = CHECKOUT / "web" / "docs" / "images"
-WINDOW = (1420, 1250)
-LEFT, TOP = 110, 190  # where the node stands on the page, beside the bars of the page
-WIDTH, GAP, MARGIN = 360, 40, 24
+WINDOW = (900, 1700)
+LEFT, TOP = 110, 190  # where the node stands on the canvas, beside the bars of the page
+WIDTH, GAP, MARGIN = 360, 50, 24  # all below one another: the panel of the help is narrow
 TITLE = 30  # of a node, above its position; the name of the pack stands above that
 BADGE = 26
 COLOURS = 192  # of a PNG's palette
@@ -41,7 +41,7 @@ class Placed:
     kind: str
     widgets: dict = field(default_factory=dict)
     inputs: dict = field(default_factory=dict)
-    beside: dict = field(default_factory=dict)  # title → (node, output): pictures that are shown beside it
+    below: dict = field(default_factory=dict)  # title → (node, output): pictures that are shown below it
 
 
 def graph() -> dict[str, Placed]:
@@ -50,9 +50,9 @@ def graph() -> dict[str, Placed]:
     anna, ben = ("IDEA_LoadIdentity", 0), ("ben", 0)
     basis = {"model": model, "clip": clip}
     nodes = {
-        "demo": Placed("IDEA_LoadDemoModel", beside={"photo": photo}),
+        "demo": Placed("IDEA_LoadDemoModel", below={"photo": photo}),
         "pack": Placed("IDEA_LoadFaceModel", {"pack": DEMO_PACK, "detection_size": 320}),
-        "embed": Placed("IDEA_FaceEmbed", inputs={"face_model": ("pack", 0), "image": photo}, beside={"preview": ("embed", 3)}),
+        "embed": Placed("IDEA_FaceEmbed", inputs={"face_model": ("pack", 0), "image": photo}, below={"preview": ("embed", 3)}),
         "enhance": Placed("IDEA_IDEnhancer", {"names": "my list"}, {"clip": clip, "face": ("embed", 0), "names_text": names}),
         "train": Placed("IDEA_TrainIDEA", {"resolution": NATIVE}, {
             **basis, "vae": vae, "image": photo, "enhanced": ("enhance", 0), "face_model": ("pack", 0),
@@ -60,7 +60,7 @@ def graph() -> dict[str, Placed]:
         "save": Placed("IDEA_SaveIdentity", {"filename": "anna", "consent": "Anna agreed by mail on 3 May"}, {"identity": ("train", 0), "thumbnail": photo}),
         "IDEA_LoadIdentity": Placed("IDEA_LoadIdentity", {"identity": "anna.safetensors"}),
         "ben": Placed("IDEA_LoadIdentity", {"identity": "ben.safetensors"}),
-        "apply": Placed("IDEA_ApplyIDAdapter", inputs={**basis, "identity": anna}, beside={"the picture": ("drawn decode", 0)}),
+        "apply": Placed("IDEA_ApplyIDAdapter", inputs={**basis, "identity": anna}, below={"the picture": ("drawn decode", 0)}),
         "advanced": Placed("IDEA_ApplyIDAdapterAdvanced", {"key_value_strength": 0.8, "unlike_strength": 0.3}, {
             **basis, "identity": anna, "unlike": ben,
         }, {"the picture": ("unlike decode", 0)}),
@@ -72,13 +72,13 @@ def graph() -> dict[str, Placed]:
         "blurred": Placed("ImageBlur", {"blur_radius": 31, "sigma": 10.0}, {"image": photo}),
         "two": Placed("ImageBatch", inputs={"image1": photo, "image2": ("blurred", 0)}),
         "three": Placed("ImageBatch", inputs={"image1": ("two", 0), "image2": photo}),
-        "doctor": Placed("IDEA_ReferenceDoctor", inputs={"face_model": ("pack", 0), "image": ("three", 0)}, beside={"sheet": ("doctor", 0)}),
+        "doctor": Placed("IDEA_ReferenceDoctor", inputs={"face_model": ("pack", 0), "image": ("three", 0)}, below={"sheet": ("doctor", 0)}),
         "map": Placed("IDEA_AttentionMap", {"text": BEACH, "percent": 0.4}, {
             "model": ("apply", 0), "clip": ("apply", 1), "latent": ("drawn", 0), "image": ("drawn decode", 0),
         }, {"sheet": ("map", 0)}),
         "score": Placed("IDEA_IdentityScore", {"threshold": 0.3}, {
             "face_model": ("pack", 0), "image": ("drawn decode", 0), "references": photo,
-        }, {"sheet": ("score", 0)}),
+        }, {"sheet": ("score", 1)}),
         "faceclip": Placed("IDEA_FaceCLIPLoader", {"file": DEMO_PACK}),
         "encode": Placed("IDEA_FaceCLIPEncode", {"prompt": BEACH.replace("<anna>", "a person"), "width": NATIVE, "height": NATIVE}, {
             "faceclip": ("faceclip", 0), "face": ("embed", 1),
@@ -107,27 +107,29 @@ def picture_names() -> dict[str, str]:
 
 BUILD = """
 app.graph.clear();
-const [nodes, width, gap] = a, made = {};
+const [nodes, width] = a, made = {};
 const add = (kind, x, y) => {
   const node = LiteGraph.createNode(kind);
   app.graph.add(node);
   node.pos = [x, y];
   return node;
 };
-const connect = ([from, slot], to, input) => made[from].connect(slot, to, to.inputs.findIndex((one) => one.name === input));
+const connect = ([from, slot], to, input) => {
+  const link = made[from].connect(slot, to, to.inputs.findIndex((one) => one.name === input));
+  if (!link) throw new Error(`${from} ${slot} cannot be connected to ${input} of ${to.type}`);
+};
 Object.entries(nodes).forEach(([name, { kind, widgets }], row) => {
   const node = (made[name] = add(kind, 0, 2000 * row));
   for (const [widget, value] of Object.entries(widgets)) node.widgets.find((one) => one.name === widget).value = value;
   node.setSize([width, node.computeSize()[1]]);
 });
 const shown = {};
-Object.entries(nodes).forEach(([name, { inputs, beside }], row) => {
+Object.entries(nodes).forEach(([name, { inputs, below }], row) => {
   for (const [input, from] of Object.entries(inputs)) connect(from, made[name], input);
   shown[name] = [made[name].id];
-  Object.entries(beside).forEach(([title, from], column) => {
-    const preview = add("PreviewImage", (width + gap) * (column + 1), 2000 * row);
+  Object.entries(below).forEach(([title, from], column) => {
+    const preview = add("PreviewImage", 2000 * (column + 1), 2000 * row);
     preview.title = title;
-    preview.setSize([width + 60, width + 40]);
     connect(from, preview, "images");
     shown[name].push(preview.id);
   });
@@ -141,12 +143,24 @@ const queue = await (await fetch('/queue')).json(), past = Object.values(await (
 return past.length >= a[0] && !queue.queue_running.length && !queue.queue_pending.length && past.map((one) => one.status?.status_str);
 """
 SHOW = """
-const nodes = a[0].map((id) => app.graph.getNodeById(id)), [left, top] = a[1];
+const [node, ...previews] = a[0].map((id) => app.graph.getNodeById(id)), [left, top] = a[1], [width, gap] = a[2];
 app.canvas.deselectAll?.();
 app.canvas.ds.scale = 1;
-app.canvas.ds.offset = [left - nodes[0].pos[0], top - nodes[0].pos[1]];
-app.graph.setDirtyCanvas(true, true);
-return [Math.max(...nodes.map((node) => node.pos[0] + node.size[0])) - nodes[0].pos[0], Math.max(...nodes.map((node) => node.size[1]))];
+app.canvas.ds.offset = [left - node.pos[0], top - node.pos[1]];
+const heightOf = ({ imgs }) => (!imgs?.length ? width : imgs.length > 1 ? width : (width * imgs[0].naturalHeight) / imgs[0].naturalWidth);
+const place = () => previews.reduce((bottom, preview) => {
+  preview.pos = [node.pos[0], bottom + gap];
+  preview.setSize([width, 60 + heightOf(preview)]);
+  app.graph.setDirtyCanvas(true, true);
+  return preview.pos[1] + preview.size[1];
+}, node.pos[1] + node.size[1]);
+place(); // only what is on the canvas loads its picture
+for (let i = 0; i < 600 && !previews.every((preview) => preview.imgs?.length); i++) await new Promise((done) => setTimeout(done, 50));
+const without = previews.find((preview) => !preview.imgs?.length);
+if (without) throw new Error(`There is no picture '${without.title}' below ${node.title}.`);
+const bottom = place();
+const canvas = app.canvas.canvas.getBoundingClientRect();
+return [canvas.left + left, canvas.top + top, node.size[0], bottom - node.pos[1]];
 """
 
 
@@ -170,7 +184,7 @@ def write(picture: bytes, path: Path):
 def photograph(page: Page, chosen: list[str]):
     """Build the graph on the page, run it, and write a picture of each node, or of the `chosen` ones."""
     nodes = graph()
-    shown = page.run(BUILD, {name: vars(placed) for name, placed in nodes.items()}, WIDTH, GAP)
+    shown = page.run(BUILD, {name: vars(placed) for name, placed in nodes.items()}, WIDTH)
     said = page.wait(FINISHED, 2, timeout=900)  # after the run that made two people
     if set(said) != {"success"}:
         raise LauncherError(f"The graph of all nodes did not run to its end: {said}.")
@@ -178,10 +192,10 @@ def photograph(page: Page, chosen: list[str]):
     for kind, name in picture_names().items():
         if chosen and kind not in chosen:
             continue
-        width, height = page.run(SHOW, shown[name], (LEFT, TOP))
+        left, top, width, height = page.run(SHOW, shown[name], (LEFT, TOP), (WIDTH, GAP))
         time.sleep(0.7)
         above = TITLE + BADGE
-        picture = page.picture((LEFT - MARGIN, TOP - above - MARGIN / 2, width + 2 * MARGIN, height + above + 1.5 * MARGIN))
+        picture = page.picture((left - MARGIN, top - above - MARGIN / 2, width + 2 * MARGIN, height + above + 1.5 * MARGIN))
         write(picture, PICTURES / f"{kind}.png")
         print(kind, flush=True)
 

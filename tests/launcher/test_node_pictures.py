@@ -23,5 +23,5 @@ def test_the_graph_sets_only_inputs_that_the_nodes_have():
 
 def test_every_link_starts_at_a_node_of_the_graph():
     nodes = graph()
-    links = [link for placed in nodes.values() for link in (*placed.inputs.values(), *placed.beside.values())]
+    links = [link for placed in nodes.values() for link in (*placed.inputs.values(), *placed.below.values())]
     assert links and all(source in nodes for source, _ in links)
