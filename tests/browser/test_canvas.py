@@ -147,6 +147,7 @@ def test_the_strip_moves_survives_a_reload_and_stop_lets_the_graph_go_on(page, s
     for scale in (1.0, 0.5):
         look(page, screenshots, f"training at {scale:.0%}", scale)
         assert cut_or_overlapping(page) == []
+        assert page.run(STRIP + "return strip.offsetHeight") > 180  # with a picture in it, it has more room than without
 
     workflow = page.run("return app.graph.serialize()")
     show_canvas(page, server.address)  # as after closing the tab
