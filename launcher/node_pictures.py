@@ -143,17 +143,27 @@ const queue = await (await fetch('/queue')).json(), past = Object.values(await (
 return past.length >= a[0] && !queue.queue_running.length && !queue.queue_pending.length && past.map((one) => one.status?.status_str);
 """
 SHOW = """
+const LEAST = 220; // the host itself gives a picture no less
 const [node, ...previews] = a[0].map((id) => app.graph.getNodeById(id)), [left, top] = a[1], [width, gap] = a[2];
 app.canvas.deselectAll?.();
 app.canvas.ds.scale = 1;
 app.canvas.ds.offset = [left - node.pos[0], top - node.pos[1]];
-const heightOf = ({ imgs }) => (!imgs?.length ? width : imgs.length > 1 ? width : (width * imgs[0].naturalHeight) / imgs[0].naturalWidth);
-const place = () => previews.reduce((bottom, preview) => {
-  preview.pos = [node.pos[0], bottom + gap];
-  preview.setSize([width, 60 + heightOf(preview)]);
-  app.graph.setDirtyCanvas(true, true);
-  return preview.pos[1] + preview.size[1];
-}, node.pos[1] + node.size[1]);
+const heightOf = ({ imgs }) => {
+  if (!imgs?.length) return width;
+  const columns = Math.ceil(Math.sqrt(imgs.length)), { naturalWidth, naturalHeight } = imgs[0];
+  const one = imgs.length > 1 ? Math.min(naturalHeight, width / columns) : (width * naturalHeight) / naturalWidth;
+  return Math.max(LEAST, Math.ceil(imgs.length / columns) * one);
+};
+const place = () => {
+  let bottom = node.pos[1] + node.size[1];
+  for (const preview of previews) {
+    preview.pos = [node.pos[0], bottom + gap];
+    preview.setSize([width, 60 + heightOf(preview)]);
+    bottom = preview.pos[1] + preview.size[1];
+  }
+  app.canvas.draw(true, true);
+  return bottom;
+};
 place(); // only what is on the canvas loads its picture
 for (let i = 0; i < 600 && !previews.every((preview) => preview.imgs?.length); i++) await new Promise((done) => setTimeout(done, 50));
 const without = previews.find((preview) => !preview.imgs?.length);
