@@ -57,14 +57,18 @@ def graph() -> dict[str, Placed]:
         "train": Placed("IDEA_TrainIDEA", {"resolution": NATIVE}, {
             **basis, "vae": vae, "image": photo, "enhanced": ("enhance", 0), "face_model": ("pack", 0),
         }, {"chart": ("train", 1)}),
-        "save": Placed("IDEA_SaveIdentity", {"filename": "anna", "consent": "Anna agreed by mail on 3 May"}, {"identity": ("train", 0), "thumbnail": photo}),
+        "save": Placed("IDEA_SaveIdentity", {"filename": "anna", "consent": "Anna agreed by mail on 3 May"}, {
+            "identity": ("train", 0), "thumbnail": photo,
+        }),
         "IDEA_LoadIdentity": Placed("IDEA_LoadIdentity", {"identity": "anna.safetensors"}),
         "ben": Placed("IDEA_LoadIdentity", {"identity": "ben.safetensors"}),
         "apply": Placed("IDEA_ApplyIDAdapter", inputs={**basis, "identity": anna}, below={"the picture": ("drawn decode", 0)}),
         "advanced": Placed("IDEA_ApplyIDAdapterAdvanced", {"key_value_strength": 0.8, "unlike_strength": 0.3}, {
             **basis, "identity": anna, "unlike": ben,
         }, {"the picture": ("unlike decode", 0)}),
-        "merge": Placed("IDEA_MergeIdentities", {"trigger": "<both>"}, {"identity_a": anna, "identity_b": ben}, {"somebody between both": ("merged decode", 0)}),
+        "merge": Placed("IDEA_MergeIdentities", {"trigger": "<both>"}, {"identity_a": anna, "identity_b": ben}, {
+            "somebody between both": ("merged decode", 0),
+        }),
         "of merged": Placed("IDEA_ApplyIDAdapter", inputs={**basis, "identity": ("merge", 0)}),
         "refit": Placed("IDEA_RefitIdentity", {"resolution": NATIVE}, {
             "identity": anna, **basis, "vae": vae, "image": photo, "enhanced": ("enhance", 0),
@@ -86,7 +90,8 @@ def graph() -> dict[str, Placed]:
         "size": Placed("EmptyLatentImage", {"width": NATIVE, "height": NATIVE, "batch_size": 4}),
         "nothing": Placed("CLIPTextEncode", {"text": ""}, {"clip": clip}),
     }
-    for name, source, text in (("drawn", "apply", BEACH), ("unlike", "advanced", BEACH), ("merged", "of merged", BEACH.replace("<anna>", "<both>"))):
+    both = BEACH.replace("<anna>", "<both>")
+    for name, source, text in (("drawn", "apply", BEACH), ("unlike", "advanced", BEACH), ("merged", "of merged", both)):
         nodes[f"{name} text"] = Placed("CLIPTextEncode", {"text": text}, {"clip": (source, 1)})
         nodes |= _sampled(name, (source, 0), (f"{name} text", 0), ("nothing", 0))
     return nodes | _sampled("read", model, ("encode", 0), ("encode", 1), sampler_name="ddim", scheduler="ddim_uniform")
@@ -165,7 +170,8 @@ const place = () => {
   return bottom;
 };
 place(); // only what is on the canvas loads its picture
-for (let i = 0; i < 600 && !previews.every((preview) => preview.imgs?.length); i++) await new Promise((done) => setTimeout(done, 50));
+const all = () => previews.every((preview) => preview.imgs?.length);
+for (let i = 0; i < 600 && !all(); i++) await new Promise((done) => setTimeout(done, 50));
 const without = previews.find((preview) => !preview.imgs?.length);
 if (without) throw new Error(`There is no picture '${without.title}' below ${node.title}.`);
 const bottom = place();
@@ -180,7 +186,8 @@ def save_two_people(client: Client):
     prompt = load_workflow(path, client.object_info())
     trained = {node["inputs"]["trigger"].strip("<>"): number for number, node in prompt.items() if node["class_type"] == "IDEA_TrainIDEA"}
     for name, number in trained.items():
-        prompt[f"save {name}"] = {"class_type": "IDEA_SaveIdentity", "inputs": {"identity": [number, 0], "filename": name, "consent": "", "store_face": False}}
+        inputs = {"identity": [number, 0], "filename": name, "consent": "", "store_face": False}
+        prompt[f"save {name}"] = {"class_type": "IDEA_SaveIdentity", "inputs": inputs}
     client.run(prompt)
 
 
@@ -214,7 +221,7 @@ def main(chosen: list[str]) -> int:
     """Make the pictures of all nodes, or of those whose ids are given."""
     browser, found = find_browser(), find_checkouts().found
     if browser is None:
-        raise LauncherError("No Chromium or Chrome was found. Install one (apt install chromium), or name it in the environment variable CHROMIUM.")
+        raise LauncherError("No Chromium or Chrome was found. Install one (apt install chromium), or name it in the variable CHROMIUM.")
     if not found:
         raise LauncherError("No ComfyUI was found. Run python quickstart.py once: it gets one.")
     PICTURES.mkdir(parents=True, exist_ok=True)
