@@ -1,4 +1,4 @@
-"""The icon and the banner of the registry: a drawn person, and what the model made of her.
+"""The icon and the banner of the registry: a drawn person, and what the model made of her photograph.
 
     python quickstart.py run python -m launcher.brand
 """
@@ -43,6 +43,7 @@ def icon() -> Image.Image:
     return _rounded(sheet, 64)
 
 
+PHOTO = CHECKOUT / "example_workflows" / "anna.png"  # what it learned from
 SHEET = CHECKOUT / "example_workflows" / "0 — try it with no download.jpg"
 SHEET_WIDTH = 1780  # of the sheet that became the thumbnail
 
@@ -56,7 +57,7 @@ def banner() -> Image.Image:
     drawn = Image.open(SHEET).convert("RGB")  # what the model really drew, from the thumbnail of workflow 0
     unit = drawn.width / SHEET_WIDTH
     tiles = [drawn.crop(tuple(round(v * unit) for v in (left, 128, left + 256, 384))) for left in (664, 940, 1216)]
-    for number, tile in enumerate([_face(240, scene="studio", garment="sweater", colour="green"), *tiles]):
+    for number, tile in enumerate([Image.open(PHOTO).convert("RGB"), *tiles]):
         face = _rounded(tile.resize((240, 240), Image.Resampling.LANCZOS), 28)
         sheet.paste(face, (70 + 290 * number + (0 if number == 0 else 20), 240), face)
     pen.rounded_rectangle((64, 234, 315, 485), 33, outline=GREEN, width=6)

@@ -9,7 +9,7 @@ DEMO_PACK = "Portrait World (demo)"
 NATIVE = 128  # pixels of the Portrait World's pictures
 _LOADERS = ("CheckpointLoaderSimple", "UNETLoader")
 # The Portrait World's own words: it passes over what it does not know, and a good negative prompt for it is none.
-_PROMPT, _NEGATIVE = f"a photo of {TRIGGER} wearing a green sweater in a forest", ""
+_PROMPT, _NEGATIVE = f"a photo of {TRIGGER} smiling wearing a red shirt on a beach", ""
 
 
 def needs_a_download(prompt: dict) -> bool:

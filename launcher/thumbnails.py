@@ -23,18 +23,18 @@ from .requirements import CHECKOUT
 from .server import PACK_NAME, HostProcess
 from .workflow import load_workflow
 
-TILE, GAP = 256, 12
+TILE, GAP, IN_A_ROW = 256, 12, 5
 QUALITY = 85
 
 
 def mosaic(pictures: list[Image.Image]) -> Image.Image:
-    """Return pictures in rows of four, each as high as the others; a single one is shown whole and large."""
+    """Return pictures in rows, each as high as the others; a single one is shown whole and large."""
     if len(pictures) == 1:
         large = pictures[0]
         scale = max(1, round(2 * TILE / large.height)) if large.height < TILE else min(1.0, THUMBNAIL_WIDTH / large.width)
         return large.resize((round(large.width * scale), round(large.height * scale)), Image.Resampling.LANCZOS)
     scaled = [picture.resize((round(picture.width * TILE / picture.height), TILE), Image.Resampling.LANCZOS) for picture in pictures]
-    rows = [scaled[start:start + 4] for start in range(0, len(scaled), 4)]
+    rows = [scaled[start:start + IN_A_ROW] for start in range(0, len(scaled), IN_A_ROW)]
     width = max(sum(picture.width for picture in row) + GAP * (len(row) + 1) for row in rows)
     sheet = Image.new("RGB", (width, GAP + len(rows) * (TILE + GAP)), PAPER)
     for number, row in enumerate(rows):

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from chromium import Page, find_browser, show_canvas
 from launcher import hosts
 from launcher.base_directory import BaseDirectory
+from launcher.chromium import Page, find_browser, show_canvas, skip_the_tour
 from launcher.server import PACK_NAME, HostProcess
 
 # Two threads would only wait for each other: the models are tiny.
@@ -41,9 +41,7 @@ def server(tmp_path_factory):
     assert host is not None, f"$IDEA_BROWSER_HOST is {wanted}, but there are only {', '.join(one.id for one in found)}"
     base = BaseDirectory.make(tmp_path_factory.mktemp("browser-host"))
     base.add_node_pack(ROOT, PACK_NAME)
-    settings = base.root / "user" / "default" / "comfy.settings.json"
-    settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text('{"Comfy.TutorialCompleted": true}', encoding="utf-8")  # else a window of templates covers the canvas
+    skip_the_tour(base)
     with HostProcess(host, base) as process:
         yield process
 

@@ -1,12 +1,16 @@
 """Every node has a help page, and the page speaks of everything the node shows. Read with ast: no host is needed."""
 import ast
+import re
 from pathlib import Path
 
 import idea_engine
 import pytest
+from PIL import Image
 
 ROOT = Path(idea_engine.__file__).parent.parent
 NODES, PAGES = ROOT / "nodes", ROOT / "web" / "docs"
+PICTURES = PAGES / "images"
+WORKFLOWS = {path.stem for path in (ROOT / "example_workflows").glob("*.json")}
 
 
 def _parse(path: Path) -> ast.Module:
@@ -67,3 +71,32 @@ def test_the_page_explains_every_output(node_id):
 def test_the_page_has_an_example_and_the_cures_of_common_mistakes(node_id):
     page = (PAGES / f"{node_id}.md").read_text(encoding="utf-8")
     assert "\n## Example" in page and "\n## Common mistakes\n" in page
+
+
+def test_the_example_is_also_told_for_the_model_that_ships(node_id):
+    """Everybody can try it, for nothing is downloaded: with values, and with the names of the nodes around this one."""
+    page = (PAGES / f"{node_id}.md").read_text(encoding="utf-8")
+    example = page.split("\n## Example", 1)[1].split("\n## ", 1)[0]
+    told = example.partition("**On the demo model**")[2]
+    assert re.search(r"\*\*[A-Z][\w ]+\*\*", told) and re.search(r"`[^`]+`", told)
+
+
+def test_the_page_shows_the_node_above_its_inputs(node_id):
+    head = (PAGES / f"{node_id}.md").read_text(encoding="utf-8").split("\n## Inputs\n")[0]
+    (said, shown), = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", head)
+    assert said and shown == f"images/{node_id}.png"  # the page is served from docs/, and its pictures beside it
+    with Image.open(PAGES / shown) as picture:
+        picture.load()
+        assert picture.width >= 380 and picture.height >= 100  # a whole node
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 8  # not an empty canvas
+
+
+def test_the_pictures_are_small_and_each_belongs_to_a_node():
+    files = list(PICTURES.iterdir())
+    assert {file.stem for file in files} == set(CLASSES)
+    assert sum(file.stat().st_size for file in files) < 1.5e6  # everybody who installs the pack gets them
+
+
+def test_workflows_that_are_named_exist(node_id):
+    page = (PAGES / f"{node_id}.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"[*`'](\d — [^*`']+)[*`']", page)) <= WORKFLOWS

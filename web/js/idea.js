@@ -5,7 +5,7 @@ import { api } from "../../../scripts/api.js";
 import { LiveChart } from "./live_chart.js";
 import { addPassiveWidget, dropPassiveValues, growToFit } from "./passive_widget.js";
 
-const TRAINERS = ["IDEA_TrainIDEA", "IDEA_RefitIdentity"];
+const TRAINERS = new Set(["IDEA_TrainIDEA", "IDEA_RefitIdentity"]);
 const CHART_HEIGHT = 150; // units of the canvas
 const PREVIEW_HEIGHT = 230; // with a picture in it
 const TALLEST_CHART = 320; // on a node that the artist made taller
@@ -25,9 +25,13 @@ function findNode(id) {
   return node;
 }
 
+function isTrainer(node) {
+  return TRAINERS.has(node?.comfyClass ?? node?.type);
+}
+
 function findTrainer(id) {
-  const node = findNode(id);
-  return TRAINERS.includes(node?.comfyClass ?? node?.type) ? node : undefined;
+  const node = id === undefined || id === null ? undefined : findNode(id);
+  return isTrainer(node) ? node : undefined;
 }
 
 /** The strip of a trainer, made at its first message. */
@@ -39,8 +43,23 @@ function chartOf(node, id) {
     charts.set(node, chart);
     const height = () => (chart.hasPreview ? PREVIEW_HEIGHT : CHART_HEIGHT);
     addPassiveWidget(node, "training", chart.element, height, { hideOnZoom: false, getMaxHeight: () => TALLEST_CHART });
+    handOn(chart.element);
   }
   return charts.get(node);
+}
+
+/** The wheel zooms and the middle button moves the canvas, as everywhere else on a node. */
+function handOn(element, scrolls = () => false) {
+  element.addEventListener("wheel", (event) => {
+    if (scrolls() && !event.ctrlKey) return;
+    event.preventDefault();
+    event.stopPropagation(); // nobody further out zooms a second time
+    app.canvas.processMouseWheel(event);
+  }, { passive: false });
+  const middle = (event) => (event.type === "pointermove" ? (event.buttons & 4) === 4 : event.button === 1);
+  for (const [kind, method] of [["pointerdown", "processMouseDown"], ["pointermove", "processMouseMove"], ["pointerup", "processMouseUp"]]) {
+    element.addEventListener(kind, (event) => middle(event) && app.canvas[method](event));
+  }
 }
 
 function showProgress({ detail }) {
@@ -63,15 +82,16 @@ function showPreview({ detail }) {
 
 /** What this page missed: it was opened, or the workflow loaded, while a training runs. */
 async function catchUp() {
+  let running = [];
   try {
     const answer = await api.fetchApi("/idea/training");
-    if (!answer.ok) return;
-    for (const { progress, preview } of await answer.json()) {
-      showProgress({ detail: progress });
-      if (preview) showPreview({ detail: preview });
-    }
+    if (answer.ok) running = await answer.json();
   } catch {
-    // A server that cannot be asked now sends its messages later all the same.
+    return; // a server that cannot be asked now sends its messages later all the same
+  }
+  for (const { progress, preview } of running) {
+    showProgress({ detail: progress });
+    if (preview) showPreview({ detail: preview });
   }
 }
 
@@ -88,6 +108,7 @@ function showText(node, text) {
     const shown = { area, lines: 2 };
     texts.set(node, shown);
     addPassiveWidget(node, "result", area, () => shown.lines * LINE_HEIGHT + 30);
+    handOn(area, () => area.scrollHeight > area.clientHeight);
   }
   const shown = texts.get(node);
   shown.area.value = text;
@@ -116,13 +137,13 @@ app.registerExtension({
   afterConfigureGraph: catchUp,
   nodeCreated(node) {
     // A new seed at every queue would train the person anew every time; a workflow that says otherwise is read after this.
-    const control = TRAINERS.includes(node.comfyClass ?? node.type) && node.widgets?.find((widget) => widget.name === "control_after_generate");
+    const control = isTrainer(node) && node.widgets?.find((widget) => widget.name === "control_after_generate");
     if (control) control.value = "fixed";
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith("IDEA_")) return;
     after(nodeType.prototype, "onExecuted", (node, output) => output?.text && showText(node, [output.text].flat().join("\n")));
     after(nodeType.prototype, "onSerialize", dropPassiveValues);
-    if (TRAINERS.includes(nodeData.name)) after(nodeType.prototype, "onDrawForeground", (node) => charts.get(node)?.fit(app.canvas.ds.scale));
+    if (TRAINERS.has(nodeData.name)) after(nodeType.prototype, "onDrawForeground", (node) => charts.get(node)?.fit(app.canvas.ds.scale));
   },
 });

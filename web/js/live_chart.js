@@ -25,6 +25,7 @@ export class LiveChart {
   constructor(onStop) {
     this.curve = new LossCurve();
     this.likenesses = []; // [step, likeness] in order
+    this.running = false;
     // The host sets style.display of the element it is given, so the layout lives one level below.
     this.element = block("div", "");
     // Colours come from the host's theme, so the strip follows when the artist changes it.
@@ -74,7 +75,7 @@ export class LiveChart {
     this.curve.add(message);
     this.likenesses = message.likenesses ?? [];
     const { step, steps } = this.curve;
-    const running = step < steps && message.state !== "stopped";
+    const running = (this.running = step < steps && message.state !== "stopped");
     const mean = this.curve.mean().at(-1)?.[1];
     this.progress.textContent = `step ${step}/${steps}`;
     this.loss.textContent = mean === undefined ? "loss not finite" : `loss ${mean.toPrecision(3)}`;
@@ -98,8 +99,10 @@ export class LiveChart {
   /** Training ended early. */
   stop(text) {
     if (this.curve.step >= this.curve.steps) return;
+    this.running = false;
     this.time.textContent = text;
     this.#showStop(false);
+    this.#draw();
   }
 
   /** Keep the letters readable at this zoom of the canvas. */
@@ -139,8 +142,9 @@ export class LiveChart {
     const [low, high] = this.curve.range();
     const values = this.likenesses.map(([, value]) => value);
     const [less, more] = [Math.min(0, ...values), Math.max(0.1, ...values)]; // likeness has a scale of its own, from 0 up
+    const last = this.running ? this.curve.steps : this.curve.step; // nothing comes after the end: its curve fills the strip
     const place = ([step, loss], low, high) => {
-      const x = MARGIN + ((WIDTH - 2 * MARGIN) * (step - 1)) / Math.max(1, this.curve.steps - 1);
+      const x = MARGIN + ((WIDTH - 2 * MARGIN) * (step - 1)) / Math.max(1, last - 1);
       const y = HEIGHT - MARGIN - ((HEIGHT - 2 * MARGIN) * (loss - low)) / (high - low);
       return `${x.toFixed(1)} ${Math.min(HEIGHT - MARGIN, Math.max(MARGIN, y)).toFixed(1)}`;
     };

@@ -19,7 +19,8 @@ export function addPassiveWidget(node, name, element, height, options = {}) {
 /** Give a node the room its widgets ask for; never less than it has. */
 export function growToFit(node) {
   const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
+  // Twice: hosts of 2024 first make the room and only then, when there is enough, give it to the widgets.
+  for (let i = 0; i < 2; i++) node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
   node.setDirtyCanvas(true, true);
 }
 

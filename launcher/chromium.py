@@ -10,8 +10,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-from launcher.websocket import TEXT, WebSocket
+from .base_directory import BaseDirectory
+from .websocket import TEXT, WebSocket
 
+PATIENCE = 400  # seconds; a browser without a graphics card on a machine that does other things
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
 
 
@@ -87,7 +89,7 @@ class Page:
         self._number += 1
         number = self._number
         self._socket.send(json.dumps({"id": number, "method": method, "params": arguments}))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             message = self._socket.receive(5)
             if message is None:
@@ -119,7 +121,7 @@ class Page:
             raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", str(found["exceptionDetails"])))
         return found["result"].get("value")
 
-    def wait(self, script: str, *arguments, timeout: float = 120):
+    def wait(self, script: str, *arguments, timeout: float = PATIENCE):
         """The value of a script as soon as it is true; a TimeoutError with the script otherwise."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -140,13 +142,25 @@ class Page:
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="none" if kind == "mouseMoved" else "left", clickCount=1)
 
+    def picture(self, box: tuple[float, float, float, float] | None = None) -> bytes:
+        """The page as a PNG, or only a part of it: left, top, width, height."""
+        clip = {} if box is None else {"clip": {**dict(zip(("x", "y", "width", "height"), box)), "scale": 1}}
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png", **clip)["data"])
+
     def screenshot(self, path: Path):
-        """The page as a PNG."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        """Write the page as a PNG."""
+        path.write_bytes(self.picture())
+
+
+def skip_the_tour(base: BaseDirectory):
+    """Settings of somebody who has used this ComfyUI before; else a window of templates covers the canvas."""
+    settings = base.root / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text('{"Comfy.TutorialCompleted": true}', encoding="utf-8")
 
 
 def show_canvas(page: Page, address: str):
     """Open a ComfyUI and wait until its canvas knows our nodes."""
     page.open(address)
-    page.wait("return Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.IDEA_TrainIDEA)")
-    page.wait("return document.readyState === 'complete' && !document.querySelector('.p-progress-spinner')")
+    page.wait("return Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.IDEA_TrainIDEA)", timeout=PATIENCE)
+    page.wait("return document.readyState === 'complete' && !document.querySelector('.p-progress-spinner')", timeout=PATIENCE)
