@@ -17,9 +17,8 @@ from torch import Tensor
 
 from . import captions
 from .contenders import CONTENDERS
-from .trial import PROMPTS, Artist, learn, read_faces
+from .trial import ATTENTION_TIMESTEP, PROMPTS, Artist, learn, read_faces
 
-TIMESTEP = 400  # in the middle of the schedule: the picture is laid out, its details are not
 _LEFT_OUT = {"a", "an", "of", "on", "in", "the", "and", "wearing", "photo"}  # they look at nothing that can be seen
 _LINE = 24  # pixels of the text above a row
 _INK = (40, 40, 48)
@@ -47,7 +46,7 @@ def word_maps(artist: Artist, text: str, latents: Tensor, seed: int) -> tuple[li
 
     backend, module = artist.backend, artist.module
     prompt = tokenize_template(backend, text, artist.count)
-    timesteps = torch.tensor([TIMESTEP])
+    timesteps = torch.tensor([ATTENTION_TIMESTEP])
     condition, edit = module.read(backend, [prompt], [0], timesteps)
     places = [(word, where) for word, where in word_places(backend, text, prompt.positions, "<anna>") if word not in _LEFT_OUT]
     columns = torch.zeros(condition.context.shape[1], len(places))

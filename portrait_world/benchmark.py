@@ -36,6 +36,7 @@ class Score:
         missed: share of pictures in which the face pack finds no face.
         prompt: attribute → share of pictures that show what the prompt said.
         by_step: step → calibrated likeness of the first prompts.
+        inside: share of the attention of the person's words inside the face; None where it cannot be told.
     """
 
     likeness: float
@@ -48,6 +49,7 @@ class Score:
     drift: float
     seconds: float
     peak_megabytes: float
+    inside: float | None = None
 
 
 def score(trial: Trial, split: str, index: int, photos: int) -> Score:
@@ -68,7 +70,7 @@ def score(trial: Trial, split: str, index: int, photos: int) -> Score:
     by_step = {step: ruler.calibrated(float(ruler.cosines(pictures).mean())) for step, pictures in trial.by_step.items()}
     return Score(
         likeness, ruler.calibrated(likeness), float(places.float().mean()), copying, 1 - float(seen.mean()), prompt, by_step,
-        trial.drift, trial.seconds, trial.peak_megabytes,
+        trial.drift, trial.seconds, trial.peak_megabytes, trial.inside,
     )
 
 
@@ -80,6 +82,8 @@ def summary(scores: list[Score]) -> dict[str, list[float]]:
         **{field: [s.prompt[field] for s in scores] for field in ATTRIBUTES},
         "drift": [s.drift for s in scores], "seconds": [s.seconds for s in scores], "MB": [s.peak_megabytes for s in scores],
     }
+    if told := [s.inside for s in scores if s.inside is not None]:
+        columns["inside"] = told
     for step in scores[0].by_step:
         columns[f"at {step}"] = [s.by_step[step] for s in scores if step in s.by_step]
     return {name: [round(float(np.mean(values)), 4), round(float(np.std(values)), 4)] for name, values in columns.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import captions, drawing, faceclip_trial, noise
 from .contenders import CONTENDERS, recipe_of
-from .likeness import face_model
+from .likeness import face_model, has_face
 from .people import names, person
 from .peak_memory import peak_megabytes
 from .portrait import render
@@ -29,6 +29,7 @@ PROMPTS: tuple[Shot, ...] = (
     Shot(scene="desert", colour="blue", garment="suit", accessory="hat"),
     Shot(scene="studio", colour="black", garment="sweater", expression="sad", style="painting"),
 )
+ATTENTION_TIMESTEP = 400  # where attention is looked at, in the middle of the schedule: the picture is laid out, its details are not
 # Prompts without the person, whose pictures should stay what they were.
 PLAIN_PROMPTS = ("a photo of clara hughes smiling on a beach", "a photo of a person with long red hair in a library")
 
@@ -41,7 +42,8 @@ class Trial:
         pictures: (prompts, 128, 128, 3) uint8, one per prompt of PROMPTS.
         by_step: training step → pictures of the first prompts at that step.
         drift: mean absolute change of the plain prompts' pictures, in 0..255 steps.
-        seconds: of training. peak_megabytes: of the process, nan where the system does not tell.
+        seconds: of the processor, for the training. peak_megabytes: of the process, nan where the system does not tell.
+        inside: share of the attention of the person's words that lies inside the face, 0..1; None where there are no such words, or no face.
     """
 
     pictures: np.ndarray
@@ -49,6 +51,7 @@ class Trial:
     drift: float = 0.0
     seconds: float = 0.0
     peak_megabytes: float = 0.0
+    inside: float | None = None
 
 
 def reference_shots(index: int, count: int) -> list[Shot]:
@@ -157,9 +160,9 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
     def on_step(event) -> None:
         nonlocal drawing
         if event.step in stops:
-            begun = time.perf_counter()
+            begun = time.process_time()
             by_step[event.step] = artist.draw(PROMPTS[:2], seed)
-            drawing += time.perf_counter() - begun
+            drawing += time.process_time() - begun
 
     def build(*arguments):
         artist.module = build_module(*arguments)
@@ -170,11 +173,11 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
         def resolved(self):
             return recipe
 
-    begun = time.perf_counter()
+    begun = time.process_time()  # what the training computes, whatever else the machine does
     said = tuple(captions.circumstances(shot) for shot in reference_shots(index, photos)) if contender.captioned else ()
     config = Config(trigger="<anna>", resolution=128, seed=seed, captions=said)
     identity, _ = train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
-    seconds = time.perf_counter() - begun - drawing
+    seconds = time.process_time() - begun - drawing
     return Learned(identity, artist, by_step, seconds, plain)
 
 
@@ -191,7 +194,8 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
     artist = learned.artist
     drift = np.abs(artist.draw_plain(artist.module).astype(float) - learned.plain).mean()
     peak = peak_megabytes()
-    return Trial(artist.draw(PROMPTS, seed), learned.by_step, float(drift), learned.seconds, peak)
+    pictures = artist.draw(PROMPTS, seed)
+    return Trial(pictures, learned.by_step, float(drift), learned.seconds, peak, artist.attention_inside_face(PROMPTS, pictures, seed))
 
 
 class Artist:
@@ -221,6 +225,23 @@ class Artist:
 
         edit_at(torch.tensor(noise.STEPS - 1))
         return self._sample(next(iter(read.values()))[0].context, edit_at, seed)
+
+    @torch.no_grad()
+    def attention_inside_face(self, shots: tuple[Shot, ...], pictures: np.ndarray, seed: int) -> float | None:
+        """How much of the attention of the person's words lies inside the face, 0..1: mean over the pictures of ``shots`` that have a face."""
+        from idea_engine.attention_loss import attention_inside
+        from idea_engine.tokens import tokenize_template
+
+        rows = [row for row, seen in enumerate(has_face(pictures)) if seen]
+        if not rows:
+            return None
+        photos, faces = read_faces(pictures[rows])
+        latents = self.backend.encode_images(torch.stack(photos))
+        prompts = [tokenize_template(self.backend, captions.prompt("{tokens}", shots[row]), self.count) for row in rows]
+        masks = torch.nn.functional.adaptive_avg_pool2d(torch.stack(list(faces.masks))[:, None], latents.shape[-2:])[:, 0]
+        start = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+        timesteps = torch.full((len(rows),), ATTENTION_TIMESTEP)
+        return float(attention_inside(self.backend, self.module, prompts, latents, start, timesteps, masks).mean())
 
     @torch.no_grad()
     def draw_texts(self, texts: list[str], seed: int) -> np.ndarray:
