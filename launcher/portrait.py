@@ -194,5 +194,5 @@ def _keep_pictures(client: Client, prompt: dict, execution: Execution, output: P
 def _identity_file(base: BaseDirectory, since: float) -> str | None:
     """Return the identity file that this run wrote."""
     files = (base.root / "models" / "idea").glob("*.safetensors")
-    written = [file for file in files if file.stat().st_mtime >= since - 2]
+    written = [file for file in files if file.is_file() and file.stat().st_mtime >= since - 2]  # a link to what is gone is no file
     return str(max(written, key=lambda file: file.stat().st_mtime)) if written else None

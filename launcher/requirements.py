@@ -54,7 +54,7 @@ PIP_HOST_NEEDS = Layer("pip-host-needs", (
     "OpenEXR", "frozendict", "jsonmerge", "aiofiles", "python-dateutil", "requests", "wrapt", "certifi", "huggingface-hub"))
 PIP_HOST = Layer("pip-host", ("comfyui==0.0.1",), with_dependencies=False, folder="pip-host")
 
-TESTS = Layer("tests", ("pytest>=8", "diffusers", "accelerate"))
+TESTS = Layer("tests", ("pytest>=8", "pytest-xdist", "diffusers", "accelerate"))
 
 
 def pack_layers(checkout: Path = CHECKOUT) -> tuple[Layer, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from idea_engine.methods.base import ATTENTION_WEIGHTS
 from idea_engine.methods.id_ea import BALANCED, WORD_RATE
 
 
@@ -55,7 +56,7 @@ CONTENDERS: dict[str, Contender] = {
     "best": Contender("best"),
     # SeFi-IDE's two ideas on cross initialisation, at its steps and rate, alone and together; and on our default.
     "sefi-attention": Contender("sefi", dict(_TOKENS_ONLY, stages=0)),
-    "sefi-attention-mask": Contender("sefi", dict(_TOKENS_ONLY, stages=0, attention_target="mask")),
+    "sefi-attention-mask": Contender("sefi", dict(_TOKENS_ONLY, stages=0, attention_target="mask", attention_weight=ATTENTION_WEIGHTS["mask"])),
     "sefi-stages": Contender("sefi", dict(_TOKENS_ONLY, trains=_BOTH, attention_weight=0.0)),
     "sefi-both": Contender("sefi", dict(_TOKENS_ONLY, trains=_BOTH)),
     "sefi": Contender("sefi"),
@@ -74,7 +75,7 @@ ABLATION: dict[str, Contender] = {
     "balanced-no-key-value": Contender("balanced", dict(trains=("tokens",))),
     "balanced-through-unet": Contender("balanced", dict(gradient_through="unet")),
     "balanced-whole-schedule": Contender("balanced", dict(timestep_span=None)),
-    "balanced-face-word": Contender("balanced", dict(attention_target="face_word")),
+    "balanced-face-word": Contender("balanced", dict(attention_target="face_word", attention_weight=ATTENTION_WEIGHTS["face_word"])),
     "balanced-low-rank": Contender("balanced", dict(key_value_rank=8, part_lr=_part_lr(key_value=0.25))),
     "balanced-adapter": Contender("balanced", dict(trains=("tokens", "adapter", "gate", "key_value"), part_lr=_part_lr(adapter=0.05))),
     "balanced-enhancer": Contender("balanced", dict(

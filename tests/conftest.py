@@ -1,7 +1,10 @@
 """Makes the project's packages importable by name without the repository root on `sys.path`, where `nodes` would shadow a host's."""
 import importlib.util
+import re
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]  # `python -m pytest` puts it there
@@ -12,3 +15,19 @@ for package in ("idea_engine", "launcher", "portrait_world"):
         spec = importlib.util.spec_from_file_location(package, folder / "__init__.py", submodule_search_locations=[str(folder)])
         sys.modules[package] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[package])
+
+
+_HOST = re.compile(r"(?<=[\[-])(comfyui|pip)-\d[\w.]*")  # in a test's name, as launcher.hosts calls hosts
+
+
+@pytest.hookimpl(optionalhook=True)  # there may be no pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """In several processes all tests of one host go to one of them, which starts that host once, and so does each file of the others."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneHostEach(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            found = _HOST.search(nodeid)
+            return found[0] if found else nodeid.split("::")[0]
+
+    return OneHostEach(config, log)

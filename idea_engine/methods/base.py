@@ -11,6 +11,11 @@ from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCo
 from ..types import EnhancedIdentity, Identity
 
 
+# Of the face-wise attention loss, by its target: the one is a squared error in shares of the target's square, the other a share. Chosen on
+# validation people (docs/ablation.md): ten times as much, and nothing but attention is learned.
+ATTENTION_WEIGHTS = {"face_word": 5e-4, "mask": 0.03}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What is trained, how, and for how long.
@@ -87,7 +92,8 @@ class Recipe:
 
     def without_masks(self) -> "Recipe":
         """The nearest recipe that needs no face masks: the whole picture counts, and attention is held to where 'face' looks."""
-        return replace(self, face_share=0.0, attention_target="face_word")
+        weight = ATTENTION_WEIGHTS["face_word"] if self.attention_weight else 0.0
+        return replace(self, face_share=0.0, attention_target="face_word", attention_weight=weight)
 
 
 class IdentityModule(nn.Module):

@@ -11,14 +11,14 @@ from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCo
 from ..identity import rounded
 from ..stages import stage_of
 from ..types import EnhancedIdentity, Identity, StageTokens
-from .base import Recipe
+from .base import ATTENTION_WEIGHTS, Recipe
 from .id_ea import IDEA
 
 STAGES = 5  # METHODS §2
 # Textual inversion from the names' anchor, with the paper's two ideas; nothing reads a face embedding. Rate and weight are our own.
 SEFI = Recipe(
     name="sefi", trains=("tokens", "stages"), steps=320, batch=8, lr=0.0015, part_lr={}, anchor_weight=0.0, stages=STAGES,
-    attention_weight=0.03,
+    attention_weight=ATTENTION_WEIGHTS["face_word"],
 )
 RECIPES = {SEFI.name: SEFI}
 
@@ -35,7 +35,9 @@ def with_attention(recipe: Recipe, target: str) -> Recipe:
     """Any recipe with the attention loss towards ``target``, without it (``off``), or as it is ('')."""
     if target in ("", "off"):
         return replace(recipe, attention_weight=0.0) if target else recipe
-    return replace(recipe, attention_target=target, attention_weight=recipe.attention_weight or SEFI.attention_weight)
+    if target == recipe.attention_target and recipe.attention_weight:
+        return recipe
+    return replace(recipe, attention_target=target, attention_weight=ATTENTION_WEIGHTS.get(target, 1.0))  # AttentionLoss refuses others
 
 
 class SeFiIDE(IDEA):
