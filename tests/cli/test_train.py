@@ -138,13 +138,22 @@ def test_a_file_that_cannot_be_used_does_not_stop_the_others(train_here, somebod
     assert code == 2 and re.search("aa was not learned: .* cannot be used", complained) and anna.is_file()
 
 
+@pytest.fixture
+def tiny(tmp_path, demo_pack):
+    """The options of a training whose steps take no time."""
+    from tiny_pipelines import tiny_pipeline
+
+    tiny_pipeline("sd1", tmp_path / "made").save_pretrained(tmp_path / "models" / "tiny")
+    return ("--model", tmp_path / "models" / "tiny", "--face-pack", demo_pack, "--detection-size", 320, "--resolution", 64, "--batch", 1, "--save-every", 0)
+
+
 def partial_files(folder):
     return list(folder.glob(".*.partial"))
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL] if sys.platform != "win32" else [])
-def test_a_training_that_is_stopped_or_killed_goes_on_to_the_very_same_identity(cli, anna_photo, how):
-    settings = ("train", "--model", "demo", "--steps", 30, "--batch", 1, "--save-every", 0, "--photos", anna_photo)
+def test_a_training_that_is_stopped_or_killed_goes_on_to_the_very_same_identity(cli, tiny, anna_photo, how):
+    settings = ("train", *tiny, "--steps", 100, "--photos", anna_photo)
     process = cli.start(*settings, "-o", "anna.safetensors")
     deadline = time.monotonic() + PATIENCE
     while not partial_files(cli.folder) and process.poll() is None and time.monotonic() < deadline:
@@ -160,8 +169,8 @@ def test_a_training_that_is_stopped_or_killed_goes_on_to_the_very_same_identity(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_folder_that_was_killed_goes_on_with_the_second_person(cli, people):
-    settings = ("train", "--model", "demo", "--steps", 30, "--batch", 1, "--save-every", 0, "--people", people)
+def test_a_folder_that_was_killed_goes_on_with_the_second_person(cli, tiny, people):
+    settings = ("train", *tiny, "--steps", 100, "--people", people)
     process = cli.start(*settings, "-o", "killed")
     out, deadline = cli.folder / "killed", time.monotonic() + PATIENCE
     while not (out / "Cleo Ray.safetensors").exists() or not list(out.glob(".anna-*.partial")):
@@ -171,7 +180,7 @@ def test_a_folder_that_was_killed_goes_on_with_the_second_person(cli, people):
     process.communicate()
     first = (out / "Cleo Ray.safetensors").stat().st_mtime_ns
     said = cli.run(*settings, "-o", "killed")
-    assert "skipped: Cleo Ray\n" in said and re.search(r"<anna>, 30 steps, resumed at step \d+", said)
+    assert "skipped: Cleo Ray\n" in said and re.search(r"<anna>, 100 steps, resumed at step \d+", said)
     assert (out / "Cleo Ray.safetensors").stat().st_mtime_ns == first
     cli.run(*settings, "-o", "whole")
     assert sorted(path.name for path in out.iterdir()) == ["Cleo Ray.safetensors", "anna.safetensors", "ben.safetensors"]
