@@ -8,14 +8,17 @@ take turns, the bare model before and after the others; a turn's figure is the m
 (applied / mean of the two bare turns of the same round), and `bare/bare`, which should be 1, says how far a ratio can be trusted. On the CPU
 the clock is the process's own, with one thread, so that other programs disturb less. `patch ms` is what the pack's own code takes of each step.
 
+Where no ComfyUI is found, or with `--diffusers`, the same turns are taken by a diffusers pipeline of such a UNet and text encoder, with the identities
+applied to it as `idea-engine generate` does; `patch ms` is then not known.
+
 Writes ratio_1, ratio_2, ratio_4, ratio_stages, ratio_mask: the worst host's. Goal: 1.01, 1.02, 1.03, and 1.01 for stages; a mask has none, for its
 blocks attend three times instead of once.
 
-    python quickstart.py run python benchmarks/sampling.py [--json FILE]
+    python quickstart.py run python benchmarks/sampling.py [--json FILE] [--diffusers [--shape sd15 --device cuda --dtype float16 --pixels 512]]
 """
 import statistics
 
-from fresh_host import arguments, bench, found_hosts
+from fresh_host import arguments, bench, found_hosts, hosts
 from result import print_table, write_json
 
 RATIOS = ("ratio_1", "ratio_2", "ratio_4", "ratio_stages", "ratio_mask")
@@ -26,27 +29,50 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=256, help="side of the picture (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="sampling steps in a turn; the first is not counted (default: %(default)s)")
+    parser.add_argument("--diffusers", action="store_true", help="on a diffusers pipeline even where there is a ComfyUI")
+    parser.add_argument("--shape", default="sd15-half", help="of the diffusers pipeline: sd15, sd21, sdxl, each also with -half (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="of the diffusers pipeline (default: %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the diffusers pipeline (default: %(default)s)")
     options = parser.parse_args()
-    measured = {host.id: measure(host, options) for host in found_hosts(options.host)}
+    nowhere = not options.host and not hosts.find_checkouts().found and not hosts.pip_host_is_possible()
+    if options.diffusers or nowhere:
+        measured = {f"diffusers, {options.shape}": on_diffusers(options)}
+    else:
+        measured = {host.id: measure(host, options) for host in found_hosts(options.host)}
     print_table(
         ["host", "bare s/step", "bare/bare", "ratio 1", "ratio 2", "ratio 4", "stages", "mask", "patch ms 1", "2", "4", "stages"],
-        [[name, *(m[key] for key in ("bare_seconds", "ratio_bare", *RATIOS, "patch_ms_1", "patch_ms_2", "patch_ms_4", "patch_ms_stages"))] for name, m in measured.items()],
+        [[name, *(m.get(key, "") for key in ("bare_seconds", "ratio_bare", *RATIOS, "patch_ms_1", "patch_ms_2", "patch_ms_4", "patch_ms_stages"))] for name, m in measured.items()],
     )
-    worst = {ratio: max(m[ratio] for m in measured.values()) for ratio in RATIOS}
+    worst = {ratio: max(m[ratio] for m in measured.values()) for ratio in RATIOS if all(ratio in m for m in measured.values())}
     write_json(options.json, {**worst, "pixels": options.pixels, "rounds": options.rounds, "hosts": measured})
 
 
 def measure(host, options) -> dict:
     with bench(host) as running:
         answer = running.measure("sampling:measure", pixels=options.pixels, rounds=options.rounds, steps=options.steps)
+    return ratios(answer)
+
+
+def on_diffusers(options) -> dict:
+    import torch
+    from sampling_diffusers import measure
+    from true_models import SHAPES, pipeline
+
+    pipe = pipeline(SHAPES[options.shape], torch.device(options.device), getattr(torch, options.dtype))
+    return ratios(measure(pipe, options.pixels, options.rounds, options.steps))
+
+
+def ratios(answer: dict) -> dict:
+    """What is written of one host's measurement."""
     assert answer["effect"] > 0, "the applied identities changed nothing"
-    seconds, patch = answer["seconds"], answer["patch_seconds"]
+    seconds, patch = answer["seconds"], answer.get("patch_seconds", {})
     before, after = seconds["bare"], seconds["bare again"]
     bare = [(first + second) / 2 for first, second in zip(before, after)]
     result = {"bare_seconds": statistics.median(bare), "ratio_bare": statistics.median(late / early for early, late in zip(before, after))}
-    for number in ("1", "2", "4", "stages", "mask"):
+    for number in (name for name in seconds if not name.startswith("bare")):
         result[f"ratio_{number}"] = statistics.median(applied / alone for applied, alone in zip(seconds[number], bare))
-        result[f"patch_ms_{number}"] = 1000 * statistics.median(patch[number])
+        if number in patch:
+            result[f"patch_ms_{number}"] = 1000 * statistics.median(patch[number])
     return {**result, "round_seconds": seconds}
 
 

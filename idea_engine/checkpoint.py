@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from .atomic_write import atomic_write
 
+SAVE_SECONDS = 60.0  # what a killed process may lose
+_SAVE_SHARE = 0.05  # of the time, at most, for saving: the recipe paper keeps gigabytes on large models
 _log = logging.getLogger(__name__)
 
 
@@ -31,13 +34,17 @@ class Progress:
 class Checkpoint:
     """One training, in one file named by the hash of everything that determines its result."""
 
-    def __init__(self, path: Path, every: int = 0):
-        """Args: every: also save after each so many steps, for processes that may be killed; 0 saves only when training is interrupted."""
-        self.path, self.every = Path(path), every
+    def __init__(self, path: Path, seconds: float | None = None):
+        """Args: seconds: least time between two saves of a running training, which may be killed; by default a minute. Saving takes at most a
+        twentieth of the time, however long it is; an interrupted training is saved in any case.
+        """
+        self.path, self.seconds = Path(path), SAVE_SECONDS if seconds is None else seconds
+        self._saved = time.monotonic()  # when the last save ended
+        self._cost = 0.0  # seconds that it took
 
     def due(self, step: int) -> bool:
-        """Whether a running training should be saved after ``step``."""
-        return self.every > 0 and step % self.every == 0
+        """Whether a running training that has done ``step`` steps should be saved now."""
+        return step > 0 and time.monotonic() - self._saved >= max(self.seconds, self._cost / _SAVE_SHARE)
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, best: dict[str, Tensor] | None = None) -> None:
         """Write weights, optimizer state and progress; a failure is logged, never raised, for it happens while another error is under way.
@@ -46,6 +53,7 @@ class Checkpoint:
         """
         from safetensors.torch import save_file
 
+        started = time.monotonic()
         tensors = {f"module.{name}": p.detach().cpu().contiguous() for name, p in module.named_parameters() if p.requires_grad}
         tensors |= {f"best.{name}": value.contiguous() for name, value in (best or {}).items()}
         for index, parameter in enumerate(_optimized(optimizer)):
@@ -55,6 +63,8 @@ class Checkpoint:
             atomic_write(self.path, lambda path: save_file(tensors, path, metadata={"progress": json.dumps(vars(progress))}))
         except Exception as error:  # safetensors raises its own kind for a full disk
             _log.warning("The interrupted training could not be kept for resuming: %s", error)
+        self._saved = time.monotonic()
+        self._cost = self._saved - started
 
     def load(self, module: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor] | None = None) -> Progress | None:
         """Restore what :meth:`save` wrote; None when there is nothing, or nothing usable, to resume.

@@ -79,9 +79,16 @@ def identity(clip, model, number: int, stages: int = 0):
 
 
 def face():
-    """A FaceEmbedding that no recognizer made."""
+    """A FaceEmbedding that no recognizer made; it knows no photograph, :func:`face_mask` goes with it."""
     vector = torch.nn.functional.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(0)), dim=1)
     nothing = torch.zeros(1, 4)
     return pack("idea_engine.types").FaceEmbedding(
         vector, torch.ones(1), nothing, torch.zeros(1, 5, 2), torch.zeros(1, 112, 112, 3), (torch.ones(64, 64),), (0,), "made up", "none"
     )
+
+
+def face_mask(pixels: int):
+    """(pixels, pixels): a centred square of half the side is the face, so that recipes train as with masks of Face Embed."""
+    mask, quarter = torch.zeros(pixels, pixels), pixels // 4
+    mask[quarter : pixels - quarter, quarter : pixels - quarter] = 1.0
+    return mask

@@ -8,7 +8,7 @@ import torch
 from . import pack
 from .clock import clock_of
 from .memory import MEGABYTE, PeakMemory
-from .models import face, reduced_unet
+from .models import face, face_mask, reduced_unet
 
 _WARM_UP = 1  # steps; the first one pays for allocations and the optimizer's state
 
@@ -27,7 +27,7 @@ def measure(clip, vae, recipe: str, pixels: int, batch: int, steps: int) -> dict
     clock = clock_of(backend.device)
     ends: list[float] = []
     with PeakMemory(backend.device) as memory:
-        _, report = train.train(backend, enhanced, [photo], config, on_step=lambda event: ends.append(clock()))
+        _, report = train.train(backend, enhanced, [photo], config, masks=[face_mask(pixels)], on_step=lambda event: ends.append(clock()))
     seconds = [late - early for early, late in zip(ends[_WARM_UP - 1:], ends[_WARM_UP:])]
     return {
         "recipe": recipe, "pixels": pixels, "batch": batch, "seconds_per_step": statistics.median(seconds), "step_seconds": seconds,

@@ -8,7 +8,7 @@ import torch
 
 from . import pack
 from .memory import MEGABYTE, PeakMemory
-from .models import face
+from .models import face, face_mask
 from .sampling import _conditioning, _sample
 from .training import _read_all
 
@@ -25,7 +25,7 @@ def measure(model, clip, vae, pixels: int, batch: int, training_steps: int, samp
     config = train.TrainConfig(recipe="fast", trigger="<anna>", steps=training_steps, batch=batch, resolution=pixels)
     marks = [time.process_time()]
     with PeakMemory(backend.device) as training:
-        identity, report = train.train(backend, enhanced, [photo], config, on_step=lambda event: marks.append(time.process_time()))
+        identity, report = train.train(backend, enhanced, [photo], config, masks=[face_mask(pixels)], on_step=lambda event: marks.append(time.process_time()))
     applied_model, applied_clip = pack("nodes.apply").ApplyIDAdapter().apply(model, clip, identity, 1.0, 0.0, 1.0)
     positive, negative = _conditioning(applied_clip, "a photo of <anna> in a garden"), _conditioning(applied_clip, "ugly")
     started = time.process_time()

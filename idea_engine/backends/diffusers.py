@@ -106,15 +106,30 @@ class DiffusersBackend:
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        pixels = images.permute(0, 3, 1, 2).to(self.vae.device, self.vae.dtype) * 2 - 1
-        # The mode, as hosts do: a fixed target needs no sampling noise of its own.
-        latents = self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
+        with self._precise_vae():
+            pixels = images.permute(0, 3, 1, 2).to(self.vae.device, self.vae.dtype) * 2 - 1
+            # The mode, as hosts do: a fixed target needs no sampling noise of its own.
+            latents = self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
         return latents.float().to(self.device)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.device, self.vae.dtype)).sample
+        with self._precise_vae():
+            pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.device, self.vae.dtype)).sample
         return (pixels.float() / 2 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1).cpu()
+
+    @contextmanager
+    def _precise_vae(self) -> Iterator[None]:
+        """While open, an autoencoder that overflows in float16, as SDXL's does and says, computes in float32; afterwards its weights are what they were."""
+        dtype = self.vae.dtype
+        overflows = dtype == torch.float16 and getattr(self.vae.config, "force_upcast", False)
+        try:
+            if overflows:
+                self.vae.to(torch.float32)
+            yield
+        finally:
+            if overflows:
+                self.vae.to(dtype)
 
     def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
         alpha = self.alphas.to(latents.device)[timesteps].view(-1, 1, 1, 1)

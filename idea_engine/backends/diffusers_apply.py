@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..applied import CHUNK, AppliedIdentity, Place, adapt, check_fits, inactive_sets
-from ..errors import TriggerError
+from ..errors import TriggerError, UnsupportedModelError
 from ..stages import stage_of
 from ..tokens import check_trigger, trigger_pattern
 from ..types import Identity
@@ -34,7 +34,7 @@ def applied(pipe, people: Sequence[Identity | AppliedIdentity]) -> Iterator:
         people: identities, as trained or with a strength and a range of the sampling.
 
     Raises:
-        UnsupportedModelError: the pipeline is of no supported family.
+        UnsupportedModelError: the pipeline is of no supported family, or an identity has a mask.
         FamilyMismatchError: an identity was made for another one.
         TriggerError: two identities share a trigger, or one is already a word; or ``pipe`` has identities applied already.
     """
@@ -42,6 +42,12 @@ def applied(pipe, people: Sequence[Identity | AppliedIdentity]) -> Iterator:
     acting = [one for one in everyone if not one.inert]
     if "encode_prompt" in vars(pipe):
         raise TriggerError("This pipeline has identities applied already. Give all of them in one list, so that the prompt can tell them apart.")
+    masked = [one.identity.trigger for one in everyone if one.mask is not None]
+    if masked:
+        raise UnsupportedModelError(
+            f"{' and '.join(masked)} should act in a part of the picture only, which a diffusers pipeline cannot do. Leave mask out, or use the mask of "
+            "Apply ID Adapter in ComfyUI."
+        )
     backend = DiffusersBackend(pipe)
     shapes = [tuple(block.to_k.weight.shape) for block in backend.blocks]
     triggers = [one.identity.trigger for one in everyone]
@@ -224,6 +230,7 @@ class _Attention:
             one.mention: (torch.inf if one.start <= 0 else (1 - one.start) * last, -torch.inf if one.end >= 1 else (1 - one.end) * last) for one in people
         }
         self.people = {one.key: one for one in people}
+        self.steady = not any(one.bounded or len(one.identity.stages) > 1 for one in people)
         self.plan: _Plan | None = None
         self.time = 0.0
         self._seen: tuple | None = None
@@ -252,8 +259,9 @@ class _Attention:
     def _planned(self, context, timestep) -> _Plan | None:
         if not isinstance(context, Tensor) or not self.texts.known:
             return None
-        time = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
-        self.time = time
+        if not self.steady:  # reading it waits for the device
+            self.time = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
+        time = self.time
         inactive = frozenset(mention for mention, (high, low) in self.ranges.items() if not low <= time <= high)
         # All steps of one picture get the same context object; what it holds is found out once.
         if self._seen is None or self._seen[0] is not context or self._seen[1:3] != (inactive, len(self.texts.known)):

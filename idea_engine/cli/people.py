@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Mapping, Sequence
 
 from ..errors import BadImageError, IdentityFileError
 from ..identity_file import load_identity
+from ..types import Identity
 from .pictures import SUFFIXES, is_picture, photo_files
 
 _LONGEST = timedelta(days=30)  # a folder of people may take
@@ -24,13 +27,54 @@ class PersonToLearn:
     photos: tuple[Path, ...]
     output: Path
 
-    @property
-    def finished(self) -> bool:
-        """Whether the identity is there and whole."""
+    def kept(self) -> Identity | None:
+        """The identity, where it is there and whole."""
         try:
-            return self.output.is_file() and bool(load_identity(self.output))
+            return load_identity(self.output) if self.output.is_file() else None
         except IdentityFileError:
-            return False
+            return None
+
+    def partial(self, key: str) -> Path:
+        """Where the unfinished training ``key``, 12 hexadecimal digits, is kept."""
+        return self.output.with_name(f".{self.output.stem}-{key}.partial")
+
+    def clear(self) -> None:
+        """Remove what unfinished trainings with any settings, and writes that were killed, have left beside the finished identity."""
+        left = re.compile(rf"\.{re.escape(self.output.stem)}-[0-9a-f]{{12}}\.partial|\.\.?{re.escape(self.output.stem)}-(?:[0-9a-f]{{12}}-)?[a-z0-9_]{{8}}\.tmp")
+        for file in self.output.parent.iterdir():
+            if left.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """While open, no other process on this folder learns the person; False where one already does. The system lets go of what a killed
+        process held.
+        """
+        from filelock import FileLock, Timeout  # PyTorch needs it too
+
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        file = self.output.with_name(f".{self.output.stem}.lock")
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            with suppress(OSError):  # Windows deletes it by itself, after letting go
+                file.unlink()
+            lock.release()
+
+
+def differences(identity: Identity, wanted: Mapping[str, object]) -> list[str]:
+    """In which settings of a training an identity is not what is wanted: 'recipe fast instead of best'. Files that say nothing of one agree."""
+    config = identity.metadata.config
+    return [
+        f"{name} {'unset' if config[name] == '' else config[name]} instead of {'unset' if value == '' else value}"
+        for name, value in wanted.items() if config.get(name, value) != value
+    ]
 
 
 def people_in(folder: Path | str, output: Path) -> list[PersonToLearn]:
@@ -44,7 +88,7 @@ def people_in(folder: Path | str, output: Path) -> list[PersonToLearn]:
         raise BadImageError(f"There is no folder {folder}. Give a folder with one subfolder of photographs, or one photograph, for each person.")
     found = []
     for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and any(is_picture(file) for file in entry.iterdir()):
+        if entry.is_dir() and not entry.name.startswith(".") and _holds_pictures(entry):
             found.append((entry.name, tuple(photo_files([entry]))))
         elif is_picture(entry):
             found.append((entry.stem, (entry,)))
@@ -59,6 +103,14 @@ def people_in(folder: Path | str, output: Path) -> list[PersonToLearn]:
                 raise BadImageError(f"Two people in {folder} would both be called {person.trigger}: {seen[value]} and {photos[0]}. Rename one of them.")
             seen[value] = str(photos[0])
     return people
+
+
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        return any(is_picture(file) for file in folder.iterdir())
+    except OSError as error:  # the others are still worth learning
+        print(f"idea-engine: {folder} is left out: {error.strerror or error}.", file=sys.stderr)
+        return False
 
 
 def trigger_of(name: str) -> str:

@@ -5,10 +5,11 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Sequence
 
 from ..errors import IdeaError, TrainingError
-from ..methods.id_ea import RECIPES
-from .people import PersonToLearn, Team, people_in
+from ..methods import RECIPES
+from .people import PersonToLearn, Team, differences, people_in
 
 NAME = "train"
 SUMMARY = "Learn a person from one or a few photographs, or everybody in a folder; an interrupted training goes on where it stopped."
@@ -20,8 +21,9 @@ examples:
   idea-engine train --model demo --photos example_workflows/anna.png --preview-every 10 -o anna.safetensors
   accelerate launch --multi_gpu -m idea_engine train --model models/sd15 --people people --face-pack models/buffalo_l -o identities
 
-In a folder of people each subfolder of photographs is a person, and so is each photograph beside them. Who is finished is skipped. Accelerate's
-launcher spreads the people over graphics cards, one process each.
+In a folder of people each subfolder of photographs is a person, and so is each photograph beside them. Who is finished is skipped; who was
+learned from something else, or with another recipe, is left as it is and said so. Accelerate's launcher spreads the people over graphics cards,
+one process each; several terminals may share a folder too.
 
 recipes:
   balanced  40 steps, our own: learns the face, leaves the rest of the prompt alone
@@ -30,7 +32,8 @@ recipes:
   released  320 steps, what the authors' script really does
   sefi      320 steps, SeFi-IDE: five stages of the sampling, words of its own for each
 """
-_SAVE_EVERY = 10  # steps between two saves of an unfinished training
+_ATTENTION = {"off": "off", "face-word": "face_word", "face-mask": "mask"}
+_INPUTS = "inputs"  # in the file's description: names everything that was learned from
 _SIDE_LIMIT = 2048
 
 
@@ -56,38 +59,59 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--preview-every", type=int, default=0, metavar="N", help="write a picture of the person after every N steps and the last, always with the same noise"
     )
     group.add_argument("--preview-dir", metavar="DIR", help="where the previews go, as NAME-STEP.png (default: a folder 'previews' beside the identity)")
+    group.add_argument("--stages", type=int, default=0, metavar="N", help="stages of the sampling with words of their own (SeFi-IDE); default: the recipe's own")
+    group.add_argument("--attention", choices=tuple(_ATTENTION), help=(
+        "where the person's word should look: where the model looks for the word face, or at the face that was found; default: the recipe's own"
+    ))
+    group.add_argument("--caption", action="append", default=[], metavar="TEXT", help=(
+        "what else the photographs show, such as 'smiling, in a forest': it is not learned as a part of the person. Once for all photographs, or repeated, one for each"
+    ))
     group.add_argument("--names", metavar="FILE", help="names that the textual anchor is averaged from, one per line; default: the shipped list")
+    group.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS", help="how much a killed training may lose (default: %(default)g)")
     model_arguments(parser)
     face_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    for name, most in (("steps", 100_000), ("batch", 4096), ("resolution", _SIDE_LIMIT), ("lr", 1.0)):
+    for name, most in (("steps", 100_000), ("batch", 4096), ("resolution", _SIDE_LIMIT), ("lr", 1.0), ("stages", 20)):
         if not 0 <= getattr(options, name) <= most:
             raise TrainingError(f"--{name} is {getattr(options, name)}, expected 0 (the recipe's own) to {most}.")
     if options.preview_every < 0:
         raise TrainingError(f"--preview-every is {options.preview_every}, expected a number of steps, or 0 for no previews.")
     if options.preview_dir and not options.preview_every:
         raise TrainingError("--preview-dir says where previews go, but none are asked for. Say how often with --preview-every, such as --preview-every 10.")
+    if options.save_every < 0:
+        raise TrainingError(f"--save-every is {options.save_every:g} seconds, expected 0 or more.")
     if options.photos:
         return _alone(options)
-    team = Team(options.device)
     people = people_in(options.people, Path(options.output or "identities"))
-    finished = [person.name for person in people if person.finished]
-    mine = team.share([person for person in people if person.name not in finished])
+    team = Team(options.device)
+    studio = Studio(options, team.device)
+    finished, waiting, failed = [], [], 0
+    for person in people:
+        try:
+            (finished if studio.finished(person) else waiting).append(person)
+        except (IdeaError, OSError) as error:  # the others are still worth learning
+            failed += 1
+            if team.number == 0:
+                _complain(person, error)
     if team.number == 0 and finished:
-        print(f"finished already, skipped: {', '.join(finished)}")
-    failed = 0
-    if mine:
-        studio = Studio(options, team.device)
-        for number, person in enumerate(mine, 1):
-            try:
-                studio.learn(person, f"{person.name} ({number} of {len(mine)})", position=team.number)
-            except IdeaError as error:  # the others are still worth learning
-                failed += 1
-                print(f"idea-engine: {person.name} was not learned: {error}", file=sys.stderr)
+        print(f"finished already, skipped: {', '.join(person.name for person in finished)}")
+    mine = team.share(waiting)
+    for number, person in enumerate(mine, 1):
+        try:
+            if not studio.learn(person, f"{person.name} ({number} of {len(mine)})", position=team.number):
+                print(f"{person.name}: another process is at it, left to it", flush=True)
+        except (IdeaError, OSError) as error:
+            failed += 1
+            _complain(person, error)
     team.leave()
     return 2 if failed else 0
+
+
+def _complain(person: PersonToLearn, error: IdeaError | OSError) -> None:
+    reason = f"{error.filename or 'A file'} cannot be used: {error.strerror or error}." if isinstance(error, OSError) else error
+    print(f"idea-engine: {person.name} was not learned: {reason}", file=sys.stderr)
 
 
 def _alone(options: argparse.Namespace) -> int:
@@ -99,7 +123,8 @@ def _alone(options: argparse.Namespace) -> int:
         output = output.with_name(output.name + ".safetensors")
     if output.exists():
         raise TrainingError(f"{output} is there already. Give another file with -o, or move it away; nothing is overwritten.")
-    Studio(options).learn(PersonToLearn(name, options.trigger, tuple(photo_files(options.photos)), output), name)
+    if not Studio(options).learn(PersonToLearn(name, options.trigger, tuple(photo_files(options.photos)), output), name):
+        raise TrainingError(f"Another process is learning {output} right now. Wait for it, or give another file with -o.")
     return 0
 
 
@@ -109,6 +134,7 @@ class Studio:
     def __init__(self, options: argparse.Namespace, device=None):
         from ..anchors import compute_anchor, parse_names
         from ..backends.diffusers import DiffusersBackend
+        from ..fingerprint import fingerprint
         from .faces import open_pack
         from .models import load_model
 
@@ -118,45 +144,78 @@ class Studio:
         model = load_model(options, device)
         self.backend = DiffusersBackend(model.pipe)
         self.resolution = options.resolution or model.side
-        self.anchor = compute_anchor(self.backend, names or model.names)
+        self.names = tuple(names or model.names)
+        self.anchor = compute_anchor(self.backend, self.names)
+        self.model_hash = fingerprint(self.backend.unet.state_dict().items())
 
-    def learn(self, person: PersonToLearn, title: str, position: int = 0) -> None:
-        """Train one person with a progress bar and write the identity.
+    def finished(self, person: PersonToLearn) -> bool:
+        """Whether the person's identity is there, learned from the same with the same settings.
+
+        Raises:
+            TrainingError: it is there and was learned otherwise.
+        """
+        identity = person.kept()
+        if identity is None:
+            return False
+        config = self._config(person, self.options.caption)
+        recipe = config.resolved()
+        wanted = {name: getattr(config, name) for name in ("recipe", "resolution", "seed", "stages", "attention")}
+        other = differences(identity, {**wanted, **{name: getattr(recipe, name) for name in ("steps", "batch", "lr")}})
+        inputs = identity.metadata.config.get(_INPUTS)
+        if identity.metadata.base_hash not in ("", self.backend.text_hash) or (not other and inputs not in (None, self._inputs(person))):
+            other.append("another model, other photographs, captions or names")
+        if other:
+            raise TrainingError(
+                f"{person.output} is there already, but was learned otherwise: {', '.join(other)}. Nothing is overwritten: give another folder with -o, or move it away."
+            )
+        return True
+
+    def learn(self, person: PersonToLearn, title: str, position: int = 0) -> bool:
+        """Train one person with a progress bar and write the identity, unless another process has done so, or is at it: then False.
 
         Raises:
             IdeaError: no face, an unusable photograph, a training that fails …
         """
+        with person.held() as mine:
+            if not mine or person.kept() is not None:
+                return False
+            self._learn(person, title, position)
+            person.clear()
+            return True
+
+    def _learn(self, person: PersonToLearn, title: str, position: int) -> None:
         from ..checkpoint import Checkpoint
         from ..face import embed_faces
         from ..identity_file import save_identity
         from ..train import train
-        from ..train_config import TrainConfig
         from ..types import EnhancedIdentity
         from .pictures import read_photo
 
         options = self.options
-        photos = [read_photo(file) for file in person.photos]
+        photos, captions = [read_photo(file) for file in person.photos], options.caption
+        if len(captions) not in (0, 1, len(photos)):
+            raise TrainingError(f"There are {len(captions)} captions for {len(photos)} photographs, expected one --caption for all, or one for each.")
         face = embed_faces(self.encoder, photos, options.choose, options.index, "skip")
         if len(face) < len(photos):
             left_out = [file.name for number, file in enumerate(person.photos) if number not in face.image_index]
             print(f"{person.name}: no face in {', '.join(left_out)}, left out", file=sys.stderr)
             photos = [photos[number] for number in face.image_index]
+            captions = [captions[number] for number in face.image_index] if len(captions) > 1 else captions
         enhanced = EnhancedIdentity(
             self.backend.family, face.mean(), self.anchor, options.seed, recognizer=face.recognizer, licence=face.licence, masks=face.masks
         )
-        config = TrainConfig(
-            recipe=options.recipe, trigger=person.trigger, steps=options.steps, batch=options.batch, lr=options.lr, resolution=self.resolution,
-            seed=options.seed,
-        )
-        checkpoint = Checkpoint(person.output.with_name(f".{person.output.stem}-{self._key(enhanced, photos, config)}.partial"), every=_SAVE_EVERY)
+        config = self._config(person, captions)
+        checkpoint = Checkpoint(person.partial(self._key(enhanced, photos, config)), options.save_every)
         bar = Bar(title, config.resolved().steps, position)
         try:
+            previews = self._previews(person, config.resolved().steps)
             identity, report = train(
-                self.backend, enhanced, photos, config, on_step=bar, checkpoint=checkpoint, previews=self._previews(person, config.resolved().steps)
+                self.backend, enhanced, photos, config, masks=face.masks, on_step=bar, checkpoint=checkpoint, previews=previews
             )
         finally:
             bar.close()
-        identity = replace(identity, metadata=replace(identity.metadata, consent=options.consent))
+        described = {**identity.metadata.config, _INPUTS: self._inputs(person)}
+        identity = replace(identity, metadata=replace(identity.metadata, consent=options.consent, config=described))
         path = save_identity(identity, person.output, store_face=options.store_face)
         went_on = f", resumed at step {report.resumed_at}" if report.resumed_at else ""
         print(f"{path}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {path.stat().st_size / 1e6:.1f} MB", flush=True)
@@ -180,13 +239,32 @@ class Studio:
 
         return Previews(every, show=write)
 
+    def _config(self, person: PersonToLearn, captions: Sequence[str]):
+        from ..train_config import TrainConfig
+
+        options = self.options
+        return TrainConfig(
+            recipe=options.recipe, trigger=person.trigger, steps=options.steps, batch=options.batch, lr=options.lr, resolution=self.resolution,
+            seed=options.seed, captions=tuple(captions), stages=options.stages, attention=_ATTENTION.get(options.attention, ""),
+        )
+
+    def _inputs(self, person: PersonToLearn) -> str:
+        """Names what a person is learned from. No photograph can be told from it, nor that it was among them without having them all."""
+        from hashlib import sha256
+
+        from ..fingerprint import content_key
+
+        files = [sha256(file.read_bytes()).hexdigest() for file in person.photos]
+        options = self.options
+        return content_key("inputs 1", self.model_hash, self.backend.text_hash, self.names, self.encoder.recognizer, options.choose, options.index, options.caption, files)
+
     def _key(self, enhanced, photos, config) -> str:
         """Names an unfinished training by everything its result depends on, so that only the same one goes on."""
-        from ..fingerprint import content_key, fingerprint
+        from ..fingerprint import content_key
 
         anchors = [enhanced.anchor.rows[name] for name in self.backend.family.encoders]
-        unet = fingerprint(self.backend.unet.state_dict().items())
-        return content_key("command line 1", replace(config, trigger=""), config.resolved(), unet, self.backend.text_hash, enhanced.face, *anchors, *photos)[:12]
+        models = (self.model_hash, self.backend.text_hash)
+        return content_key("command line 2", replace(config, trigger=""), config.resolved(), *models, enhanced.face, *anchors, *photos, *enhanced.masks)[:12]
 
 
 class Bar:

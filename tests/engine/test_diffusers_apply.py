@@ -1,15 +1,17 @@
 """Identities in real diffusers pipelines of all families: exact where they must not act, as trained where they must."""
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from tiny_identities import random_identity
 from tiny_pipelines import FAMILIES, tiny_pipeline
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from idea_engine.applied import AppliedIdentity
 from idea_engine.backends.diffusers import DiffusersBackend
 from idea_engine.backends.diffusers_apply import applied
-from idea_engine.errors import FamilyMismatchError, TriggerError
+from idea_engine.errors import FamilyMismatchError, TriggerError, UnsupportedModelError
 from idea_engine.methods import RECIPES, build
 from idea_engine.photos import prepare_photos
 from idea_engine.train import TrainConfig, _Run
@@ -201,6 +203,7 @@ def test_one_person_under_two_triggers_acts_once_at_each_place(pipes):
     (lambda one, other: [one, other.with_trigger("<anna>")], TriggerError, "Two identities answer to <anna>"),
     (lambda one, other: [replace(one, key_offsets={0: one.key_offsets[0]})], FamilyMismatchError, "another arrangement"),
     (lambda one, other: [replace(one, family=replace(one.family, name="sd2"))], FamilyMismatchError, "was made for Stable Diffusion 2.x"),
+    (lambda one, other: [AppliedIdentity(one, mask=torch.ones(1, 8, 8))], UnsupportedModelError, "<anna> should act in a part of the picture"),
     (lambda one, other: [one.with_trigger("photo")], TriggerError, "already a token")])
 def test_what_cannot_be_applied_is_said(pipes, change, error, sentence):
     pipe = pipes()
@@ -221,3 +224,52 @@ def test_what_cannot_be_understood_inside_is_said(pipes):
         with pytest.raises(TriggerError, match="already.*one list"), applied(pipe, [person]):
             pass
         draw(pipe, "<anna> " + "x " * 90)  # only what comes after is cut off
+
+
+class Reads(TorchDispatchMode):
+    """Counts the values that Python reads out of tensors, each of which waits for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*arguments, **(keywords or {}))
+
+
+def test_the_timestep_is_read_only_where_something_depends_on_it(pipes):
+    pipe = pipes()
+    person = random_identity(DiffusersBackend(pipe))
+
+    def reads(people):
+        with applied(pipe, people), torch.no_grad():
+            context = pipe.encode_prompt(PROMPT, device=pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False)[0]
+            call = partial(pipe.unet, torch.zeros(1, 4, 8, 8), torch.tensor(500), encoder_hidden_states=context)
+            call()  # finds out who is in the prompt
+            with Reads() as counted:
+                call()
+        return counted.count
+
+    assert reads([person]) == reads([])
+    assert reads([AppliedIdentity(person, end=0.5)]) == reads([]) + 1
+
+
+@pytest.mark.parametrize("family", ("sd1", "sdxl"))
+def test_an_autoencoder_that_overflows_in_half_precision_computes_in_full(tmp_path, family):
+    vae = (pipe := tiny_pipeline(family, tmp_path).to(torch.float16)).vae
+    with torch.no_grad():
+        vae.encoder.conv_in.weight.mul_(5e4), vae.decoder.conv_in.weight.mul_(5e4)  # what follows is normalised
+    weights = {name: value.clone() for name, value in vae.state_dict().items()}
+    backend = DiffusersBackend(pipe)
+    photo = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+
+    def both():
+        latents = backend.encode_images(photo)
+        return latents, backend.decode_latents(torch.ones_like(latents))
+
+    seen = []
+    for module in (vae.encoder, vae.decoder):
+        module.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].dtype))
+    assert all(torch.isfinite(values).all() for values in both()) and seen == [torch.float32] * 2
+    assert vae.dtype == torch.float16 and all(torch.equal(weights[name], value) for name, value in vae.state_dict().items())
+    vae.register_to_config(force_upcast=False)
+    assert not all(torch.isfinite(values).all() for values in both())  # else nothing was tested

@@ -1,4 +1,10 @@
 """Training inside real hosts: right gradients, nothing left behind, cancel and resume, live messages."""
+import os
+import re
+import signal
+import time
+import urllib.request
+
 import pytest
 from launcher.errors import NodeFailedError
 from live_trainings import ask, cancel_when, run_and_stop
@@ -120,6 +126,23 @@ def test_cancel_keeps_the_work_and_the_next_queue_resumes_to_the_same_identity(h
     host.client.free()
     assert "earlier" not in host.run(other).outputs[fresh.id]["text"][0]
     assert host.probe(other, "identities:digest", a=fresh[0]) == resumed
+
+
+def test_a_killed_host_loses_no_more_than_the_time_between_two_saves(host, graph, photo):
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
+    start = enhanced(graph, loader[1], seed=13)
+    trained = train(graph, loader, photo[0], start[0], steps=60, seed=6)
+    host.probe(type(graph)(), "identities:forget_trainings")
+    with host.another_process() as doomed:
+        doomed.probe(type(graph)(), "identities:save_always")
+        doomed.client.submit(graph.prompt)
+        deadline = time.monotonic() + 240
+        while not any(name.endswith(".partial") for name in host.probe(type(graph)(), "identities:kept_trainings")):
+            assert time.monotonic() < deadline, doomed.process.last_lines()
+        os.kill(doomed.process.process_id, getattr(signal, "SIGKILL", signal.SIGTERM))
+    text = host.run(graph).outputs[trained.id]["text"][0]
+    assert int(re.search(r"resumed at step (\d+)", text)[1]) >= 1 and "60 steps" in text
+    assert not any(name.endswith(".partial") for name in host.probe(type(graph)(), "identities:kept_trainings"))
 
 
 def test_the_same_seed_gives_the_same_picture_three_times_and_from_the_file(host, graph, photo):
