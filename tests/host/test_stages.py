@@ -65,6 +65,29 @@ def test_a_second_pass_at_a_higher_resolution_reads_its_own_stages(host, graph):
     agree(host, graph, twice(on[0], on[1]), twice(other[0], other[1]), twice(loader[0], other[1]))
 
 
+SCHEDULES = {
+    "zsnr": ("ModelSamplingDiscrete", dict(sampling="eps", zsnr=True)),
+    "lcm": ("ModelSamplingDiscrete", dict(sampling="lcm", zsnr=False)),
+    "edm": ("ModelSamplingContinuousEDM", dict(sampling="v_prediction", sigma_max=90.0, sigma_min=0.01)),
+}
+
+
+@pytest.mark.parametrize("recipe, ranged", [("sefi", {}), ("fast", dict(start_at=0.3, end_at=0.7))], ids=("stages", "range"))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_node_may_exchange_the_schedule_before_ours_or_behind_it(host, graph, schedule, recipe, ranged):
+    """Stages and ranges are those of the schedule that is sampled with, and a MODEL that keeps its own is none the wiser."""
+    loader = tiny(graph)
+    person = random_identity(graph, loader, recipe=recipe, seed=73)
+    node, settings = SCHEDULES[schedule]
+    on = apply(graph, loader[0], loader[1], person[0], **ranged)
+    before = apply(graph, graph.add(node, model=loader[0], **settings)[0], loader[1], person[0], **ranged)
+    behind = graph.add(node, model=on[0], **settings)
+    again = apply(graph, loader[0], loader[1], person[0], **ranged)
+    pictures = [sample(graph, model, on[1], steps=12, scheduler="simple") for model in (before[0], behind[0], on[0], again[0])]
+    found = host.probe(graph, "basics:digest", **dict(zip("abcd", (picture[0] for picture in pictures))))
+    assert found["a"] == found["b"] and found["c"] == found["d"] and found["a"] != found["c"]
+
+
 def test_one_stage_that_reads_the_plain_tokens_is_a_plain_identity_bit_for_bit(host, graph):
     loader = tiny(graph)
     both = probe(graph, "stages:one_stage", a=random_identity(graph, loader, seed=65)[0])
