@@ -11,6 +11,7 @@ from ...idea_engine.stages import stage_at, stage_bounds
 from .family import cross_attention_blocks
 from .masks import Region, blended_difference, regions
 from .mentions import MENTIONS, equal_signatures, signatures
+from .uncompiled import uncompiled
 
 _MASKED = "idea_masked"  # in a block's own options
 _PRESENT = "present"  # beside the plans of one UNet call
@@ -87,6 +88,7 @@ class IdentityAttention:
     def __deepcopy__(self, memo) -> "IdentityAttention":
         return self  # the host deep-copies model options with every clone; the state here is only a cache
 
+    @uncompiled
     def __call__(self, n: Tensor, context: Tensor, value: Tensor, extra: dict):
         # All blocks of one UNet call get the same context and noise level objects; what they hold is found out once.
         sigmas, seen = extra.get("sigmas"), self._seen
@@ -209,6 +211,7 @@ class MaskedOutput:
     def __deepcopy__(self, memo) -> "MaskedOutput":
         return self
 
+    @uncompiled
     def __call__(self, n: Tensor, extra: dict) -> Tensor:
         left = extra.pop(_MASKED, None)
         if left is None:
