@@ -111,7 +111,7 @@ def test_with_an_area_the_mask_is_fitted_to_the_area(host, graph):
     """The host cuts the picture before a patch sees it and does not say where: its half of the area is white, whatever part of the picture that is."""
     loader = tiny(graph)
     person = random_identity(graph, loader)
-    left = advanced(graph, loader[0], loader[1], person[0], mask=mask(graph, [[[1.0, 0.0]]]))
+    left = advanced(graph, loader[0], loader[1], person[0], mask=mask(graph, [[[1.0] * 8 + [0.0] * 8] * 16]))
     text = graph.add("CLIPTextEncode", clip=left[1], text=PROMPT)
     for x in (0, 64):
         area = graph.add("ConditioningSetArea", conditioning=text[0], width=64, height=64, x=x, y=0, strength=1.0)
