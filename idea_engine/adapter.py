@@ -87,8 +87,8 @@ class IDKeyValue(nn.Module):
         self.up_key = nn.Parameter(torch.zeros(blocks, width, rank))
         self.up_value = nn.Parameter(torch.zeros(blocks, width, rank))
 
-    def forward(self, enhanced: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 2d) → key and value offsets, each (M, n, d) for M blocks."""
+    def forward(self, enhanced: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(n, 2d), or None at rank 0 → key and value offsets, each (M, n, d) for M blocks."""
         if self.rank == 0:
             return self.up_key, self.up_value
         low = self.down(self.norm(enhanced))

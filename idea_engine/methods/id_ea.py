@@ -82,6 +82,14 @@ class IDEA(IdentityModule):
         """(n, 2d): the enhanced identity F."""
         return self.enhancer(self.face, self.anchor)
 
+    def own_key_value(self) -> tuple[Tensor, Tensor]:
+        """Key and value offsets, each (M, n, d) for M blocks. Free vectors (rank 0) do not read the enhanced identity."""
+        return self.key_value(self.features() if self.recipe.key_value_rank else None)
+
+    def anchored(self) -> dict[str, Tensor]:
+        """Encoder key → (k, n, w): every variant of the tokens that is held to the anchor."""
+        return {key: rows[None] for key, rows in self.tokens.items()}
+
     def condition(self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int]) -> TextCondition:
         return self.encode(backend, prompts, dict(self.tokens)).rows(rows)
 
@@ -99,33 +107,34 @@ class IDEA(IdentityModule):
 
     def edit(self, positions: Tensor) -> CrossAttentionEdit:
         if "key_value" in self.recipe.trains:
-            keys, values = self.key_value(self.features())
-            return CrossAttentionEdit(positions, keys, values)
+            return CrossAttentionEdit(positions, *self.own_key_value())
         if "global_key_value" in self.recipe.trains:
             return CrossAttentionEdit(key_weights=dict(enumerate(self.global_key)), value_weights=dict(enumerate(self.global_value)))
         return CrossAttentionEdit()
 
     def regularizer(self) -> Tensor:
+        if self.recipe.anchor_weight == 0.0:
+            return self.face.new_zeros(())
         for key, rows in self.start.items():
             if key not in self._distances:
                 spread = self.enhanced.anchor.spread[key].to(self.face.device) if self.recipe.covariance == "names" else None
                 self._distances[key] = AnchorDistance(rows.clone().to(self.face.device), spread=spread)
-        distances = [self._distances[key](tokens) for key, tokens in self.tokens.items()]
+        distances = [self._distances[key](tokens) for key, variants in self.anchored().items() for tokens in variants]
         return self.recipe.anchor_weight * torch.stack(distances).mean()
 
     @torch.no_grad()
     def identity(self, trigger: str, config: dict[str, object], text_hash: str) -> Identity:
-        features = self.features()
         offsets: dict[str, dict[int, Tensor]] = {"key_offsets": {}, "value_offsets": {}}
         if "key_value" in self.recipe.trains:
-            keys, values = self.key_value(features)
+            keys, values = self.own_key_value()
             offsets = {"key_offsets": dict(enumerate(keys)), "value_offsets": dict(enumerate(values))}
         return rounded(
             Identity(
                 family=self.family,
                 tokens=dict(self.tokens),
                 anchor=self.start,
-                adapter=self.adapter.bake(features, self.recipe.adapter_scope) if "gate" in self.recipe.trains else None,  # a closed gate is none
+                # A gate that stays closed is none.
+                adapter=self.adapter.bake(self.features(), self.recipe.adapter_scope) if "gate" in self.recipe.trains else None,
                 **offsets,
                 key_weights=dict(enumerate(self.global_key)),
                 value_weights=dict(enumerate(self.global_value)),

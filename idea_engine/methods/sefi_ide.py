@@ -70,6 +70,9 @@ class SeFiIDE(IDEA):
         """Encoder key → (S, 2, n, w): the tokens of every stage for keys and for values."""
         return {key: rows + self.offsets[key] for key, rows in self.tokens.items()}
 
+    def anchored(self) -> dict[str, Tensor]:
+        return {key: rows.flatten(0, 1) for key, rows in self.staged().items()}
+
     def condition(self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int]) -> TextCondition:
         return self.encode(backend, prompts, self.single()).rows(rows)
 

@@ -11,6 +11,7 @@ from ...idea_engine.stages import stage_at, stage_bounds
 from .family import cross_attention_blocks
 from .masks import Region, blended_difference, regions
 from .mentions import MENTIONS, equal_signatures, signatures
+from .uncompiled import uncompiled
 
 _MASKED = "idea_masked"  # in a block's own options
 _PRESENT = "present"  # beside the plans of one UNet call
@@ -21,17 +22,14 @@ def with_identity(model, applied: AppliedIdentity):
     clone = model.clone()
     blocks = cross_attention_blocks(model.model.diffusion_model)
     numbers = {key: number for number, key in enumerate(blocks)}
-    sampling = model.get_model_object("model_sampling")
-    bounds = (float(sampling.percent_to_sigma(applied.start)), float(sampling.percent_to_sigma(applied.end)))
-    stages = stage_bounds(sampling.sigmas.tolist(), len(applied.identity.stages)) if applied.identity.stages else ()
     patches = clone.model_options["transformer_options"].setdefault("patches", {})
     others = [patch for patch in patches.get("attn2_patch", []) if not isinstance(patch, IdentityAttention)]
     before = [patch for patch in patches.get("attn2_patch", []) if isinstance(patch, IdentityAttention)]
-    ranged = tuple(entry for patch in before for entry in patch.entries) + (_Ranged(applied, *bounds, stages),)
-    ours = IdentityAttention(ranged, numbers, [block.attn2 for _, block in blocks.values()])
+    people = (*(one for patch in before for one in patch.people), applied)
+    ours = IdentityAttention(people, model.model, numbers, [block.attn2 for _, block in blocks.values()])
     patches["attn2_patch"] = others + [ours]
     after = [patch for patch in patches.get("attn2_output_patch", []) if not isinstance(patch, MaskedOutput)]
-    masked = any(entry.applied.mask is not None for entry in ranged)
+    masked = any(one.mask is not None for one in people)
     if masked or len(after) != len(patches.get("attn2_output_patch", [])):
         patches["attn2_output_patch"] = after + [MaskedOutput(ours)] * masked
     _add_global_weights(clone, applied, [path for path, _ in blocks.values()])
@@ -55,7 +53,13 @@ class _Ranged:
     applied: AppliedIdentity
     start_sigma: float
     end_sigma: float
-    stages: tuple[float, ...] = ()
+    stages: tuple[float, ...]
+
+    @classmethod
+    def within(cls, applied: AppliedIdentity, sampling) -> "_Ranged":
+        """Args: sampling: the host's object that knows the noise schedule."""
+        stages = stage_bounds(sampling.sigmas.tolist(), len(applied.identity.stages)) if applied.identity.stages else ()
+        return cls(applied, float(sampling.percent_to_sigma(applied.start)), float(sampling.percent_to_sigma(applied.end)), stages)
 
     @property
     def steady(self) -> bool:
@@ -72,9 +76,11 @@ class IdentityAttention:
     Where no identity is mentioned the contexts pass through as the same objects, so the host computes exactly what it did.
     """
 
-    def __init__(self, entries: tuple[_Ranged, ...], numbers: dict[tuple[str, int, int], int], attentions: list[nn.Module]):
-        self.entries, self.numbers, self.attentions = entries, numbers, attentions
-        self.masks = {entry.applied.mention: entry.applied.mask for entry in entries if entry.applied.mask is not None}
+    def __init__(self, people: tuple[AppliedIdentity, ...], base: nn.Module, numbers: dict[tuple[str, int, int], int], attentions: list[nn.Module]):
+        """Args: base: the host's model around the UNet, which holds the noise schedule while it samples."""
+        self.people, self.base, self.numbers, self.attentions = people, base, numbers, attentions
+        self.masks = {one.mention: one.mask for one in people if one.mask is not None}
+        self._scheduled: tuple[object, tuple[_Ranged, ...]] | None = None
         self._seen: tuple[Tensor, Tensor, int, dict] | None = None
         self._rows: dict[tuple, tuple[int, Tensor, Tensor | None]] = {}
         self._offsets: dict[tuple, Tensor] = {}
@@ -82,6 +88,7 @@ class IdentityAttention:
     def __deepcopy__(self, memo) -> "IdentityAttention":
         return self  # the host deep-copies model options with every clone; the state here is only a cache
 
+    @uncompiled
     def __call__(self, n: Tensor, context: Tensor, value: Tensor, extra: dict):
         # All blocks of one UNet call get the same context and noise level objects; what they hold is found out once.
         sigmas, seen = extra.get("sigmas"), self._seen
@@ -97,6 +104,14 @@ class IdentityAttention:
             # Left for MaskedOutput: the host hands it the same dict, at the end of this very block.
             extra[_MASKED] = (number, n, contexts, [(part.weight, *self._contexts(part.absent, number, context, value, sigmas)) for part in others])
         return n, *contexts
+
+    @property
+    def entries(self) -> tuple[_Ranged, ...]:
+        """Everybody within the schedule that is sampled with now: a node behind ours may have exchanged it."""
+        sampling = self.base.model_sampling
+        if self._scheduled is None or self._scheduled[0] is not sampling:
+            self._scheduled = (sampling, tuple(_Ranged.within(one, sampling) for one in self.people))
+        return self._scheduled[1]
 
     def _contexts(self, absent: frozenset[str], number: int, context: Tensor, value: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
         """What keys and values of block ``number`` read where the mentions ``absent`` are masked out."""
@@ -196,6 +211,7 @@ class MaskedOutput:
     def __deepcopy__(self, memo) -> "MaskedOutput":
         return self
 
+    @uncompiled
     def __call__(self, n: Tensor, extra: dict) -> Tensor:
         left = extra.pop(_MASKED, None)
         if left is None:

@@ -11,6 +11,7 @@ from ...idea_engine.errors import PromptMismatchError
 from .family import clip_encoders, cross_attention_blocks, cross_attention_scales
 from .mentions import match
 from .prompt_tokens import applied_to, find_places
+from .uncompiled import uncompiled
 
 # What binds a conditioning to a part of the picture or of the sampling. The viewer asks for the whole picture at one moment.
 _BOUNDS = ("area", "mask", "mask_strength", "set_area_to_bounds", "strength", "start_percent", "end_percent", "timestep_start", "timestep_end")
@@ -124,11 +125,13 @@ class _Watch:
     def __deepcopy__(self, memo) -> "_Watch":
         return self  # the host deep-copies model options, and what was seen is to be found here
 
+    @uncompiled
     def _first(self, n: Tensor, context: Tensor, value: Tensor, extra: dict):
         if self._context is not context:
             self._context, self._columns = context, match(context, self.rows.to(context)).float() @ self.groups.to(context.device)
         return n, context, value
 
+    @uncompiled
     def _last(self, n: Tensor, context: Tensor, value: Tensor, extra: dict):
         block = extra["block"]
         found = self.blocks.get((block[0], block[1], extra.get("block_index", 0)))

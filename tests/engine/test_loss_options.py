@@ -10,7 +10,9 @@ from idea_engine.batch import draw_batch
 from idea_engine.errors import BadImageError, TrainingError
 from idea_engine.expressions import EXPRESSIONS, read_expressions
 from idea_engine.losses import ZETA, AnchorDistance, face_weights, min_snr_weights, noise_loss
+from idea_engine.methods import build as build_any
 from idea_engine.methods.id_ea import BALANCED, PAPER, build
+from idea_engine.methods.sefi_ide import SEFI
 from idea_engine.photos import prepare_masks, prepare_photos
 from idea_engine.prior import Prior
 from idea_engine.train import _Run, train
@@ -178,6 +180,25 @@ def test_gradients_agree_with_finite_differences(backend, enhance, photo, change
                     values.append(float(loss()))
                     parameter.add_(direction, alpha=-sign * size)
             assert abs((values[0] - values[1]) / (2 * size) - slope) <= 0.02 * slope + 3e-7 / size
+
+
+def test_without_an_anchor_the_distance_is_not_computed_and_cannot_poison_the_loss(backend, enhance):
+    for recipe in (BALANCED, SEFI):
+        module = build_any(enhance(backend), recipe, backend.block_widths)
+        with torch.no_grad():
+            for rows in module.tokens.values():
+                rows.fill_(1e30)  # its square is infinite
+        assert float(module.regularizer()) == 0.0
+
+
+def test_free_keys_and_values_do_not_run_the_enhancer(backend, enhance):
+    module = build(enhance(backend), BALANCED, backend.block_widths)
+    calls = []
+    module.enhancer.register_forward_pre_hook(lambda *given: calls.append(given))
+    edit = module.edit(torch.zeros(1, 2, dtype=torch.long))
+    assert torch.equal(edit.key_offsets, module.key_value.up_key) and torch.equal(edit.value_offsets, module.key_value.up_value)
+    assert module.identity("<anna>", {}, "").key_offsets.keys() == set(range(len(backend.block_widths)))
+    assert not calls
 
 
 def test_each_photograph_is_trained_with_its_own_caption_mirrored_or_not(backend, enhance, photo):

@@ -6,6 +6,7 @@ import torch
 
 from idea_engine.checkpoint import Checkpoint
 from idea_engine.errors import TrainingError
+from idea_engine.losses import AnchorDistance
 from idea_engine.methods import RECIPES, build
 from idea_engine.methods.id_ea import IDEA
 from idea_engine.methods.sefi_ide import SEFI, with_attention, with_stages
@@ -44,6 +45,24 @@ def test_every_vector_starts_at_the_anchor(any_backend, enhance):
     for stage in identity.stages:
         for tokens in (stage.key, stage.value, identity.tokens):
             assert all(torch.equal(rows, identity.anchor[key]) for key, rows in tokens.items())
+
+
+def test_every_stage_is_held_to_the_anchor(backend, enhance):
+    """The loss is the mean distance of what is saved, and pulls on every stage, on keys and on values."""
+    recipe = with_stages(RECIPES["released"], 3)
+    module = made(backend, enhance, recipe)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for rows in (*module.tokens.values(), *module.offsets.values()):
+            rows.add_(torch.randn(rows.shape, generator=generator))
+    loss = module.regularizer()
+    identity = module.identity("<anna>", {}, "")
+    distances = [
+        AnchorDistance(identity.anchor[key])(rows) for stage in identity.stages for tokens in (stage.key, stage.value) for key, rows in tokens.items()
+    ]
+    assert float(loss.detach()) == pytest.approx(recipe.anchor_weight * float(torch.stack(distances).mean()), rel=1e-2)
+    loss.backward()
+    assert all((offsets.grad.flatten(0, 2).norm(dim=1) > 0).all() for offsets in module.offsets.values())
 
 
 def test_one_stage_with_equal_keys_and_values_is_a_plain_identity(any_backend, enhance, prompts):

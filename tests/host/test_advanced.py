@@ -1,7 +1,7 @@
 """ApplyIDAdapterAdvanced in real hosts: the plain node where nothing special is asked, masks held against independent mixes."""
 import pytest
 from launcher.errors import NodeFailedError
-from tiny_graphs import FAMILIES, PROMPT, apply, probe, random_identity, tiny
+from tiny_graphs import FAMILIES, PROMPT, apply, probe, random_identity, sample, tiny
 
 
 def advanced(graph, model, clip, identity, tokens=1.0, adapter=1.0, key_value=1.0, start_at=0.0, end_at=1.0, **more):
@@ -82,6 +82,62 @@ def test_a_block_mixes_the_outputs_with_and_without_the_person_by_the_mask(host,
     pair = probe(graph, "masks:pair", a=graph.add("CLIPTextEncode", clip=masked[1], text=PROMPT)[0], b=graph.add("CLIPTextEncode", clip=loader[1], text=PROMPT)[0])
     found = host.probe(graph, "masks:first_block", {"size": size, "weights": sum(weights, []), "timestep": timestep}, a=masked[0], b=whole[0], c=loader[0], d=pair[0])
     assert found["effect"] > 1e-2 and found["deviation"] < 1e-4 * max(1.0, found["effect"])
+
+
+@pytest.mark.parametrize("before", (True, False), ids=("before", "behind"))
+def test_an_image_prompt_acts_beside_the_mask(host, graph, before):
+    """With IPAdapter before our node or behind it, a block mixes the outputs with and without the person, both with the image prompt."""
+    loader = tiny(graph, seed=3)
+    person = random_identity(graph, loader)
+
+    def image(model):
+        return probe(graph, "stages:image_prompt", a=model)[0]
+
+    def with_person(node, **more):
+        if before:
+            return node(graph, image(loader[0]), loader[1], person[0], **more)[0]
+        return image(node(graph, loader[0], loader[1], person[0], **more)[0])
+
+    weights = [[column / 7 for column in range(8)] for row in range(8)]
+    masked, whole = with_person(advanced, mask=mask(graph, [weights])), with_person(apply)
+    clips = advanced(graph, loader[0], loader[1], person[0], mask=mask(graph, [weights]))[1], loader[1]
+    texts = [graph.add("CLIPTextEncode", clip=clip, text=PROMPT)[0] for clip in clips]
+    pair = probe(graph, "masks:pair", a=texts[0], b=texts[1])
+    arguments = {"size": (8, 8), "weights": sum(weights, [])}
+    found = host.probe(graph, "masks:first_block", arguments, a=masked, b=whole, c=image(loader[0]), d=pair[0])
+    assert found["effect"] > 1e-2 and found["deviation"] < 1e-4 * max(1.0, found["effect"])
+    without = host.probe(graph, "masks:first_block", arguments, a=masked, b=whole, c=loader[0], d=pair[0])
+    assert without["deviation"] > 1e-2  # the image prompt matters
+
+
+def test_with_an_area_the_mask_is_fitted_to_the_area(host, graph):
+    """The host cuts the picture before a patch sees it and does not say where: its half of the area is white, whatever part of the picture that is."""
+    loader = tiny(graph)
+    person = random_identity(graph, loader)
+    left = advanced(graph, loader[0], loader[1], person[0], mask=mask(graph, [[[1.0] * 8 + [0.0] * 8] * 16]))
+    text = graph.add("CLIPTextEncode", clip=left[1], text=PROMPT)
+    for x in (0, 64):
+        area = graph.add("ConditioningSetArea", conditioning=text[0], width=64, height=64, x=x, y=0, strength=1.0)
+        drawn_there = sample(graph, left[0], left[1], positive=area[0], size=(128, 64), cfg=1.0)
+        columns = host.probe(graph, "masks:columns", {"size": [8, 8]}, a=left[0], b=drawn_there[0])
+        assert columns == [1.0] * 4 + [0.0] * 4
+
+
+@pytest.mark.parametrize("share", (0.0, 0.5), ids=("all", "half"))
+@pytest.mark.parametrize("recipe", ("paper", "fast", "sefi", "masked"))
+def test_with_little_memory_the_picture_is_the_same(host, graph, recipe, share):
+    """Weights that stay in main memory are cast, and 'paper's changes added, at every use."""
+    loader = tiny(graph)
+    masked = recipe == "masked"
+    person = random_identity(graph, loader, recipe="fast" if masked else recipe)
+    more = dict(mask=mask(graph, [[[1.0, 0.3, 0.0]]])) if masked else {}
+    on = (advanced if masked else apply)(graph, loader[0], loader[1], person[0], **more)
+    whole, plain = drawn(graph, on), drawn(graph, loader)
+    partly = probe(graph, "state:partly_loaded", {"share": share}, a=on[0], b=whole[0])
+    little = drawn(graph, (partly[0], on[1]))
+    effect = host.probe(graph, "state:compare", a=whole[0], b=plain[0])
+    assert host.probe(graph, "state:cast_at_use", a=partly[0], b=little[0]) > 0
+    assert effect > 1e-2 and host.probe(graph, "state:compare", a=whole[0], b=little[0]) < 1e-4 * effect
 
 
 def test_the_masks_of_a_batch_go_to_its_pictures_in_turn(host, graph):

@@ -1,4 +1,6 @@
 """One model in two formats, one identity file, one answer: a real ComfyUI and diffusers predict the same noise."""
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_graphs import apply, enhanced, probe, tiny, train
@@ -6,6 +8,7 @@ from tiny_identities import random_identity
 
 TEXT = "a photo of <anna> person, wearing an oversized sweater"
 TIMESTEPS = (30, 500, 950)
+BOUNDARIES = (199, 200, 599, 600)  # the last timestep of one of five stages and the first of the next
 TOLERANCE = 1e-4
 
 
@@ -56,7 +59,7 @@ def diffusers_prediction(pipe, held, timestep):
         return context, pipe.unet(noisy, torch.tensor(timestep), encoder_hidden_states=context, return_dict=False)[0]
 
 
-def compare(host, graph, loader, pipe, path, folder):
+def compare(host, graph, loader, pipe, path, folder, timesteps=TIMESTEPS):
     """Both worlds with the identity of the file ``path`` at several timesteps: they agree, and the identity matters."""
     from idea_engine.backends.diffusers_apply import applied
     from idea_engine.identity_file import load_identity
@@ -66,7 +69,7 @@ def compare(host, graph, loader, pipe, path, folder):
     held, identity = load_file(latents), load_identity(path)
     person = graph.add("IDEA_LoadIdentity", identity=host.base.add_identity(path))
     on = apply(graph, loader[0], loader[1], person[0])
-    for timestep in TIMESTEPS:
+    for timestep in timesteps:
         plain = diffusers_prediction(pipe, held, timestep)[1]
         with applied(pipe, [identity]):
             context, output = diffusers_prediction(pipe, held, timestep)
@@ -94,6 +97,19 @@ def test_both_worlds_predict_the_same_noise_with_an_applied_identity(host, graph
     loader, pipe = both
     path = save_identity(random_identity(DiffusersBackend(pipe), recipe=recipe), tmp_path / f"agreement_{recipe}")
     compare(host, graph, loader, pipe, path, tmp_path)
+
+
+@pytest.mark.parametrize("recipe", ("sefi", "fast"))
+def test_both_worlds_read_the_same_stage_up_to_its_last_timestep(host, graph, both, tmp_path, recipe):
+    """Stages alone, and stages with keys and values of their own."""
+    from idea_engine.backends.diffusers import DiffusersBackend
+    from idea_engine.identity_file import save_identity
+
+    loader, pipe = both
+    backend = DiffusersBackend(pipe)
+    identity = replace(random_identity(backend, recipe=recipe), stages=random_identity(backend, recipe="sefi", seed=1).stages)
+    path = save_identity(identity, tmp_path / f"agreement_stages_{recipe}")
+    compare(host, graph, loader, pipe, path, tmp_path, (*TIMESTEPS, *BOUNDARIES))
 
 
 def test_an_identity_trained_with_diffusers_is_the_same_person_in_the_host(host, graph, both, tmp_path):

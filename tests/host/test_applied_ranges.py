@@ -1,6 +1,6 @@
 """Two people with ranges of their own, SDXL's two texts, and one person under two names, in real hosts."""
 import pytest
-from tiny_graphs import apply, random_identity, sample, tiny
+from tiny_graphs import apply, probe, random_identity, sample, tiny
 
 TOGETHER = "<anna> and <ben> in a boat"
 
@@ -117,3 +117,38 @@ def test_the_same_person_under_two_names_has_a_range_for_each(host, graph):
     whole = stage(graph, empty(graph), both, text, 0, 4)
     halves = stage(graph, stage(graph, empty(graph), anna, text, 0, 2), her, text, 2, 4)
     agree(host, graph, whole, halves, stage(graph, empty(graph), anna, text, 0, 4))
+
+
+def test_three_recipes_with_ranges_combined_and_in_a_hires_pass(host, graph):
+    """Stages, own keys and values, and changed weights in one prompt beside another; <ben> leaves halfway, and is away in the second pass."""
+    loader = tiny(graph)
+    anna, ben, cleo = (
+        random_identity(graph, loader, trigger, seed=seed, recipe=recipe)
+        for trigger, seed, recipe in (("<anna>", 28, "sefi"), ("<ben>", 29, "fast"), ("<cleo>", 30, "paper"))
+    )
+
+    def applied(*people):
+        on = loader
+        for person, settings in people:
+            on = apply(graph, on[0], on[1], person[0], **settings)
+        return on
+
+    def prompt(on):
+        one, other = (graph.add("CLIPTextEncode", clip=on[1], text=text)[0] for text in ("<anna> and <ben> beside <cleo>", "<anna> in the hills"))
+        return graph.add("ConditioningCombine", conditioning_1=one, conditioning_2=other)[0]
+
+    def hires(first, on):
+        larger = graph.add("LatentUpscale", samples=first[0], upscale_method="bilinear", width=88, height=72, crop="disabled")
+        return sample(graph, on[0], on[1], positive=prompt(on), latent=larger[0], steps=3, denoise=0.3)
+
+    early = dict(end_at=0.5)
+    bounded = applied((anna, {}), (ben, early), (cleo, {}))
+    other_way = applied((cleo, {}), (ben, early), (anna, {}))
+    everyone = applied((ben, {}), (anna, {}), (cleo, {}))
+    without_ben = applied((anna, {}), (cleo, {}))
+    whole, turned, always = (hires(stage(graph, empty(graph), on, prompt(on), 0, 4), on) for on in (bounded, other_way, everyone))
+    halves = stage(graph, stage(graph, empty(graph), everyone, prompt(everyone), 0, 2), without_ben, prompt(without_ben), 2, 4)
+    agree(host, graph, whole, hires(halves, without_ben), always)
+    agree(host, graph, whole, turned, always)
+    plain_stages = applied((probe(graph, "stages:changed", {"stage": 0}, a=anna[0]), {}), (ben, early), (cleo, {}))
+    assert host.probe(graph, "state:compare", a=whole[0], b=hires(stage(graph, empty(graph), plain_stages, prompt(plain_stages), 0, 4), plain_stages)[0]) > 1e-3

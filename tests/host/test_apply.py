@@ -185,6 +185,29 @@ def test_weight_patches_before_and_after_the_node_come_to_the_same(host, graph, 
     assert found["a"] == found["b"] and found["c"] == found["d"] and found["a"] != found["c"]
 
 
+@pytest.mark.parametrize("kind", ("fast", "sefi", "ranged", "masked"))
+def test_a_compiled_network_reads_one_prompt_after_the_other(host, graph, kind):
+    """As TorchCompileModel behind our node: the uncompiled host's pictures, and a new prompt compiles nothing."""
+    loader = tiny(graph, seed=7)  # compiled code is kept with the model
+    person = random_identity(graph, loader, recipe="sefi" if kind == "sefi" else "fast", seed=52)
+    if kind == "masked":
+        mask = probe(graph, "masks:mask", {"batch": [[[1.0, 0.2]]]})
+        on = graph.add(
+            "IDEA_ApplyIDAdapterAdvanced", model=loader[0], clip=loader[1], identity=person[0], token_strength=1.0, adapter_strength=1.0,
+            key_value_strength=1.0, start_at=0.0, end_at=1.0, mask=mask[0],
+        )
+    else:
+        on = apply(graph, loader[0], loader[1], person[0], end_at=0.6 if kind == "ranged" else 1.0)
+    fast = probe(graph, "stages:compiled", a=on[0])
+    looked_at = []
+    for text in (PROMPT, "a cat", "a sketch of <anna>", "<anna> beside <anna>", "a house", PROMPT):
+        compiled, plain, without = (sample(graph, model, on[1], text, steps=3) for model in (fast[0], on[0], loader[0]))
+        looked_at.append(host.probe(graph, "stages:compilations", a=compiled[0]))
+        apart = host.probe(graph, "state:compare", a=compiled[0], b=plain[0])
+        assert apart < 1e-4 * max(1e-3, host.probe(graph, "state:compare", a=plain[0], b=without[0])), text
+    assert looked_at[0] > 0 and len(set(looked_at[1:])) == 1
+
+
 @pytest.mark.parametrize("recipe", ("fast", "sefi"))
 def test_strength_fades_between_off_and_on(host, graph, recipe):
     loader = tiny(graph)

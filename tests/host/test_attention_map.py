@@ -28,6 +28,53 @@ def test_the_maps_are_the_networks_own_attention(host, graph, family, recipe):
     assert found["sum"] < 1e-3 and found["words"] < 1e-3 and found["hand"] < 1e-3 * found["largest"]
 
 
+def merged(graph, loader, other):
+    """What a LoRA does to a MODEL: a merge is a weight patch too."""
+    return graph.add("ModelMergeSimple", model1=loader[0], model2=other[0], ratio=0.8)[0]
+
+
+@pytest.mark.parametrize("case", ("nobody", "two people", "paper", "weight patch before", "weight patch behind"))
+def test_whatever_the_model_is_made_of_the_maps_are_its_own_attention(host, graph, case):
+    loader = on = tiny(graph)
+    text = "a photo of <anna> beside <ben>"
+    if case == "weight patch before":
+        loader = (merged(graph, loader, tiny(graph, seed=50)), loader[1])
+    recipes = {"nobody": (), "two people": (("<anna>", "sefi"), ("<ben>", "fast"))}.get(case, (("<anna>", "paper" if case == "paper" else "fast"),))
+    on = loader
+    for number, (trigger, recipe) in enumerate(recipes):
+        on = apply(graph, on[0], on[1], random_identity(graph, tiny(graph), trigger, recipe, 82 + number)[0])
+    if case == "weight patch behind":
+        on = (merged(graph, on, tiny(graph, seed=50)), on[1])
+    latent = sample(graph, on[0], on[1], text)
+    found = host.probe(graph, "attention_maps:numbers", {"text": text}, a=on[0], b=on[1], c=latent[0])
+    for trigger in ("<anna>", "<ben>"):
+        assert (trigger in found["labels"]) == (trigger in dict(recipes))
+    assert found["sum"] < 1e-3 and found["words"] < 1e-3 and found["hand"] < 1e-3 * found["largest"]
+
+
+def test_sdxls_two_texts_may_differ(host, graph):
+    """The words are those of the text given, found in a conditioning of two texts by what they have become there."""
+    loader, on = person_on(graph, "sdxl", "fast")
+    size = dict(width=64, height=64, crop_w=0, crop_h=0, target_width=64, target_height=64)
+    positive = graph.add("CLIPTextEncodeSDXL", clip=on[1], text_g=TEXT, text_l=TEXT, **size)[0]
+    differing = graph.add("CLIPTextEncodeSDXL", clip=on[1], text_g="oil on canvas", text_l=TEXT, **size)[0]
+    latent = sample(graph, on[0], on[1], positive=positive)
+    alone, same = viewer(graph, on, latent[0]), viewer(graph, on, latent[0], positive=positive)
+    reports = [host.probe(graph, "attention_maps:shapes", a=node[0], b=node[1], c=node[2])["report"] for node in (alone, same)]
+    assert [line.split(":")[0] for line in reports[0].splitlines()] == WORDS
+    node = viewer(graph, on, latent[0], positive=differing)
+    with pytest.raises(NodeFailedError, match="does not hold the text"):
+        host.probe(graph, "attention_maps:shapes", a=node[0], b=node[1], c=node[2])
+
+
+def test_where_no_map_is_asked_for_the_hosts_own_attention_runs_and_nothing_more(host, graph):
+    """Looking computes the maps of some blocks beside it, and every attention still by the host's own function."""
+    loader, on = person_on(graph)
+    found = host.probe(graph, "attention_maps:attention_calls", {"text": TEXT}, a=on[0], b=on[1], c=loader[0])
+    assert found["plain"]["host"] > 0 and found["drawing"] == found["plain"]
+    assert found["looking"] == {"host": found["plain"]["host"], "maps": found["blocks"]}
+
+
 @pytest.mark.parametrize("text, words", [
     ("a photo, of a cat!", [["a", "a</w>"], ["photo", "photo</w>"], ["of", "of</w>"], ["a", "a</w>"], ["cat", "cat</w>"]]),
     ("(<anna>:1.2) bicyclettes", [["<anna>", "**"], ["bicyclettes", "bicyclettes</w>"]]),

@@ -65,6 +65,29 @@ def test_a_second_pass_at_a_higher_resolution_reads_its_own_stages(host, graph):
     agree(host, graph, twice(on[0], on[1]), twice(other[0], other[1]), twice(loader[0], other[1]))
 
 
+SCHEDULES = {
+    "zsnr": ("ModelSamplingDiscrete", dict(sampling="eps", zsnr=True)),
+    "lcm": ("ModelSamplingDiscrete", dict(sampling="lcm", zsnr=False)),
+    "edm": ("ModelSamplingContinuousEDM", dict(sampling="v_prediction", sigma_max=90.0, sigma_min=0.01)),
+}
+
+
+@pytest.mark.parametrize("recipe, ranged", [("sefi", {}), ("fast", dict(start_at=0.3, end_at=0.7))], ids=("stages", "range"))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_node_may_exchange_the_schedule_before_ours_or_behind_it(host, graph, schedule, recipe, ranged):
+    """Stages and ranges are those of the schedule that is sampled with, and a MODEL that keeps its own is none the wiser."""
+    loader = tiny(graph)
+    person = random_identity(graph, loader, recipe=recipe, seed=73)
+    node, settings = SCHEDULES[schedule]
+    on = apply(graph, loader[0], loader[1], person[0], **ranged)
+    before = apply(graph, graph.add(node, model=loader[0], **settings)[0], loader[1], person[0], **ranged)
+    behind = graph.add(node, model=on[0], **settings)
+    again = apply(graph, loader[0], loader[1], person[0], **ranged)
+    pictures = [sample(graph, model, on[1], steps=12, scheduler="simple") for model in (before[0], behind[0], on[0], again[0])]
+    found = host.probe(graph, "basics:digest", **dict(zip("abcd", (picture[0] for picture in pictures))))
+    assert found["a"] == found["b"] and found["c"] == found["d"] and found["a"] != found["c"]
+
+
 def test_one_stage_that_reads_the_plain_tokens_is_a_plain_identity_bit_for_bit(host, graph):
     loader = tiny(graph)
     both = probe(graph, "stages:one_stage", a=random_identity(graph, loader, seed=65)[0])
@@ -106,19 +129,73 @@ def test_prompts_encoded_elsewhere_come_out_as_without_us(host, graph):
         assert found["a"] == found["b"]
 
 
-def test_an_image_prompt_in_the_same_graph_acts_beside_the_stages(host, graph):
-    """IPAdapter replaces the attention functions; its picture is that of the independently computed stages with the same image prompt."""
-    loader = tiny(graph)
+@pytest.mark.parametrize("family", ("sd1", "sdxl"))
+def test_image_prompts_in_the_same_graph_act_beside_the_stages(host, graph, family):
+    """IPAdapter before our node, behind it, and on both sides: the picture of the independently computed stages with the same image prompts."""
+    loader = tiny(graph, family)
     person = random_identity(graph, loader, recipe="sefi", seed=68)
-    on, other = apply(graph, loader[0], loader[1], person[0]), reference(graph, loader, person)
-    after, before = probe(graph, "stages:image_prompt", a=on[0]), apply(graph, probe(graph, "stages:image_prompt", a=loader[0])[0], loader[1], person[0])
-    expected = sample(graph, probe(graph, "stages:image_prompt", a=other[0])[0], other[1], steps=4)
+
+    def image(model, seed=0):
+        return probe(graph, "stages:image_prompt", {"seed": seed}, a=model)[0]
+
+    def with_person(model):
+        return apply(graph, model, loader[1], person[0])
+
+    on, other = with_person(loader[0]), reference(graph, loader, person)
+    one, two = image(loader[0]), image(image(loader[0]), 1)
     alone = sample(graph, on[0], on[1], steps=4)
-    without = sample(graph, probe(graph, "stages:image_prompt", a=loader[0])[0], other[1], steps=4)
-    for model in (after, before):
-        ours = sample(graph, model[0], on[1], steps=4)
-        agree(host, graph, ours, expected, without)
-        assert host.probe(graph, "state:compare", a=ours[0], b=alone[0]) > 1e-2
+    for ours, theirs, plain in (
+        (image(on[0]), image(other[0]), one), (with_person(one)[0], image(other[0]), one),
+        (image(with_person(one)[0], 1), image(image(other[0]), 1), two),
+    ):
+        drawn = sample(graph, ours, on[1], steps=4)
+        agree(host, graph, drawn, sample(graph, theirs, other[1], steps=4), sample(graph, plain, other[1], steps=4))
+        assert host.probe(graph, "state:compare", a=drawn[0], b=alone[0]) > 1e-2
+
+
+def wired(graph, clip, wiring):
+    """A conditioning with PROMPT and stock conditioning nodes."""
+    def encode(text):
+        return graph.add("CLIPTextEncode", clip=clip, text=text)[0]
+
+    person, scene = encode(PROMPT), encode("a long and winding road through the hills")
+    area = graph.add("ConditioningSetArea", conditioning=person, width=40, height=64, x=24, y=0, strength=1.0)[0]
+    mask = graph.add("SolidMask", value=0.7, width=64, height=64)
+    made = {
+        "combine": lambda: graph.add("ConditioningCombine", conditioning_1=person, conditioning_2=scene),
+        "concat": lambda: graph.add("ConditioningConcat", conditioning_to=scene, conditioning_from=person),
+        "area": lambda: graph.add("ConditioningCombine", conditioning_1=scene, conditioning_2=area),
+        "mask": lambda: graph.add("ConditioningSetMask", conditioning=person, mask=mask[0], strength=1.0, set_cond_area="default"),
+        "timesteps": lambda: graph.add("ConditioningSetTimestepRange", conditioning=person, start=0.0, end=0.7),
+    }
+    return made[wiring]()[0]
+
+
+@pytest.mark.parametrize("wiring", ("combine", "concat", "area", "mask", "timesteps"))
+def test_the_stages_follow_the_prompt_wherever_it_is_wired(host, graph, wiring):
+    loader = tiny(graph)
+    person = random_identity(graph, loader, recipe="sefi", seed=74)
+    on, other = apply(graph, loader[0], loader[1], person[0]), reference(graph, loader, person)
+    ours, theirs, plain = (
+        sample(graph, model, clip, positive=wired(graph, clip, wiring), steps=5) for model, clip in ((on[0], on[1]), (other[0], other[1]), (loader[0], other[1]))
+    )
+    agree(host, graph, ours, theirs, plain)
+
+
+@pytest.mark.parametrize("family", ("sd1", "sdxl"))
+def test_an_embedding_of_another_trainer_in_the_same_prompt_is_left_alone(host, graph, family):
+    loader = tiny(graph, family)
+    style = probe(graph, "identities:tokens_only", {"seed": 5}, a=loader[1])
+    graph.add("IDEA_SaveIdentity", identity=style[0], filename=f"style_{family}")
+    host.run(graph)
+    person = random_identity(graph, loader, recipe="sefi", seed=75)
+    text = f"<anna> in the style of embedding:style_{family}, <anna>"
+    on, other = apply(graph, loader[0], loader[1], person[0]), reference(graph, loader, person, text)
+    ours, theirs, plain = (sample(graph, model, clip, text, steps=5) for model, clip in ((on[0], on[1]), (other[0], other[1]), (loader[0], other[1])))
+    agree(host, graph, ours, theirs, plain)
+    alone = f"a house in the style of embedding:style_{family}"
+    found = host.probe(graph, "basics:digest", a=sample(graph, on[0], on[1], alone)[0], b=sample(graph, loader[0], loader[1], alone)[0])
+    assert found["a"] == found["b"]
 
 
 def test_there_are_no_more_network_calls_than_without_us(host, graph):

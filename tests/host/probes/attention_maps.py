@@ -48,6 +48,51 @@ def numbers(probe):
     }
 
 
+def attention_calls(probe):
+    """a: MODEL, b: CLIP, c: the untouched MODEL; arguments: text → how often one UNet call of each uses the host's attention, and our maps."""
+    import comfy.ldm.modules.attention as host_attention
+    import comfy.sample
+    import comfy.samplers
+
+    watch, text = probe.module("nodes.host.attention_watch"), probe.arguments["text"]
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    calls = {"host": 0, "maps": 0}
+
+    def counted(function, name):
+        def count(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        return count
+
+    def counts(action):
+        calls.update(host=0, maps=0)
+        action()
+        return dict(calls)
+
+    def draw(model):
+        sigmas = torch.tensor([float(model.get_model_object("model_sampling").percent_to_sigma(0.4)), 0.0])
+        comfy.sample.sample_custom(model, torch.randn_like(latent), 1.0, comfy.samplers.sampler_object("euler"), sigmas, condition, condition, latent,
+                                   disable_pbar=True, seed=0)
+
+    condition = [[probe.b.encode_from_tokens(probe.b.tokenize(text)), {}]]
+    words = watch.words_of(probe.b, text)
+    replaced = [(host_attention, "optimized_attention", "host"), (host_attention, "optimized_attention_masked", "host"), (watch, "attention_columns", "maps")]
+    originals = [getattr(module, attribute) for module, attribute, _ in replaced]
+    try:
+        for (module, attribute, name), original in zip(replaced, originals):
+            setattr(module, attribute, counted(original, name))
+        encoding = counts(lambda: probe.b.encode_from_tokens(probe.b.tokenize(text)))
+        drawing, plain = counts(lambda: draw(probe.a)), counts(lambda: draw(probe.c))
+        looking = counts(lambda: watch.look(probe.a, probe.b, text, words, latent, 0.4, 0))
+    finally:
+        for (module, attribute, _), original in zip(replaced, originals):
+            setattr(module, attribute, original)
+    scales = probe.module("nodes.host.family").cross_attention_scales(probe.a.model.diffusion_model)
+    blocks = len(probe.module("idea_engine.attention_maps").map_blocks(scales))
+    return {"plain": plain, "drawing": drawing, "looking": {**looking, "host": looking["host"] - encoding["host"]}, "blocks": blocks}
+
+
 def shapes(probe):
     """a, b: IMAGEs, c: STRING → sizes, whether the tiles differ, and the text."""
     return {"sheet": list(probe.a.shape), "tiles": list(probe.b.shape), "report": probe.c, "distinct": len({tile.numpy().tobytes() for tile in probe.b})}

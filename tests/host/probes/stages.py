@@ -10,7 +10,8 @@ def _plain(probe, identity, tokens):
 
 def reference(probe):
     """a: MODEL, b: CLIP, c: Identity in stages; arguments: text → a MODEL that reads the stages at the prompt's known positions, and the CLIP
-    of the plain tokens. Each stage's rows come from an encoding of their own; the stage comes from the host's timestep of the noise level."""
+    of the plain tokens. Each stage's rows come from an encoding of their own; the stage comes from the host's timestep of the noise level; the
+    prompt is found, wherever it was wired, by all of its numbers."""
     applied_nodes, tokens = probe.module("idea_engine.applied"), probe.module("nodes.host.prompt_tokens")
     identity, text = probe.c, probe.arguments["text"]
 
@@ -29,14 +30,13 @@ def reference(probe):
     def patch(n, context, value, extra):
         timestep = int(sampling.timestep(extra["sigmas"].flatten()[:1].cpu())[0])
         variants = stages[timestep * len(stages) // 1000]
-        size = len(context) // len(extra["cond_or_uncond"])
         keys, values = context.clone(), value.clone()
-        for chunk, kind in enumerate(extra["cond_or_uncond"]):
-            if kind == 0:
-                for position in places:
-                    for start in range(0, context.shape[1], len(plain)):  # a context that was repeated to a common length
-                        keys[chunk * size : chunk * size + size, start + position] = variants[0][position].to(context)
-                        values[chunk * size : chunk * size + size, start + position] = variants[1][position].to(context)
+        for row in range(len(context)):
+            for start in range(0, context.shape[1] - len(plain) + 1, 77):  # joined to others, or repeated to a common length
+                if torch.equal(context[row, start : start + len(plain)], plain.to(context)):
+                    for position in places:
+                        keys[row, start + position] = variants[0][position].to(context)
+                        values[row, start + position] = variants[1][position].to(context)
         return n, keys, values
 
     model.set_model_attn2_patch(patch)
@@ -62,25 +62,81 @@ def changed(probe):
     return {"outputs": (replace(probe.a, stages=(*probe.a.stages[:stage], other, *probe.a.stages[stage + 1 :])),)}
 
 
-def image_prompt(probe):
-    """a: MODEL → it with an image prompt as IPAdapter gives one: a replacement of every block's cross-attention that adds attention to
-    further keys and values."""
+class _ImagePrompts:
+    """What IPAdapter, InstantID and PuLID keep in place of a cross-attention: it attends to the text itself, and to one image prompt after another."""
+
+    def __init__(self, callback, **settings):
+        self.callbacks, self.settings = [callback], [settings]
+
+    def add(self, callback, **settings):
+        self.callbacks.append(callback)
+        self.settings.append(settings)
+
+    def __call__(self, q, k, v, extra):
+        from comfy.ldm.modules.attention import optimized_attention
+
+        out = optimized_attention(q, k, v, extra["n_heads"])
+        sigma = extra["sigmas"].detach().cpu()[0].item()
+        for callback, settings in zip(self.callbacks, self.settings):
+            if settings["sigma_end"] <= sigma <= settings["sigma_start"]:
+                out = out + callback(q, extra, **settings)
+        return out.to(q.dtype)
+
+
+def _look_at_the_image(q, extra, cond, uncond, weight, **_):
+    """Attention to keys and values of the image where the batch holds the prompt, and of no image where it holds the negative."""
     from comfy.ldm.modules.attention import optimized_attention
 
-    model = probe.a.clone()
+    pictures = len(q) // len(extra["cond_or_uncond"])
+    k, v = (torch.cat([(cond, uncond)[kind][number].repeat(pictures, 1, 1) for kind in extra["cond_or_uncond"]]).to(q) for number in (0, 1))
+    return weight * optimized_attention(q, k, v, extra["n_heads"])
+
+
+def image_prompt(probe):
+    """a: MODEL; arguments: seed → it with an image prompt as IPAdapter gives one.
+
+    In ``patches_replace`` lies an object with ``add``, under (stage, block) for SD1 and (stage, block, depth) for SDXL; a second image prompt is
+    added to the object of the first.
+    """
+    model, seed = probe.a.clone(), probe.arguments.get("seed", 0)
+    sampling = model.get_model_object("model_sampling")
+    options = model.model_options["transformer_options"].copy()
+    options["patches_replace"] = dict(options.get("patches_replace", {}))
+    slots = options["patches_replace"]["attn2"] = dict(options["patches_replace"].get("attn2", {}))
     blocks = probe.module("nodes.host.family").cross_attention_blocks(model.model.diffusion_model)
-    for number, ((stage, index, depth), (_, block)) in enumerate(blocks.items()):
-        width = block.attn2.to_k.weight.shape[0]
-        g = torch.Generator().manual_seed(number)
-        k, v = torch.randn(1, 4, width, generator=g), torch.randn(1, 4, width, generator=g)
-
-        def attend(q, key, value, extra, k=k, v=v):
-            heads = extra["n_heads"]
-            rows = len(q)
-            return optimized_attention(q, key, value, heads) + 0.5 * optimized_attention(q, k.expand(rows, -1, -1).to(q), v.expand(rows, -1, -1).to(q), heads)
-
-        model.set_model_attn2_replace(attend, stage, index, depth)
+    deep = any(depth for _, _, depth in blocks) or model.model.diffusion_model.num_classes is not None  # SDXL
+    for number, (key, (_, block)) in enumerate(blocks.items()):
+        g = torch.Generator().manual_seed(100 * seed + number)
+        cond, uncond = ([torch.randn(1, 4, block.attn2.to_k.weight.shape[0], generator=g) for _ in range(2)] for _ in range(2))
+        settings = dict(
+            cond=cond, uncond=uncond, weight=0.5, sigma_start=sampling.percent_to_sigma(0.0), sigma_end=sampling.percent_to_sigma(0.9),
+        )
+        key = key if deep else key[:2]
+        if key in slots:
+            slots[key].add(_look_at_the_image, **settings)
+        else:
+            slots[key] = _ImagePrompts(_look_at_the_image, **settings)
+    model.model_options["transformer_options"] = options
     return {"outputs": (model,)}
+
+
+def compiled(probe):
+    """a: MODEL → it as TorchCompileModel makes it, but with the compiler's backend that only records and runs what it is given."""
+    model = probe.a.clone()
+    try:
+        from comfy_api.torch_helpers import set_torch_compile_wrapper
+    except ImportError:  # June 2024
+        model.add_object_patch("diffusion_model", torch.compile(model=model.get_model_object("diffusion_model"), backend="eager"))
+    else:
+        set_torch_compile_wrapper(model=model, backend="eager")
+    return {"outputs": (model,)}
+
+
+def compilations(probe):
+    """a: whatever was made last → how many pieces of code the compiler has looked at since the process began."""
+    from torch._dynamo.utils import counters
+
+    return sum(counters["frames"].values())
 
 
 def counted(probe):

@@ -46,3 +46,37 @@ def originals(probe):
 def compare(probe):
     """a, b: LATENTs → largest absolute difference."""
     return float((probe.a["samples"] - probe.b["samples"]).abs().max())
+
+
+def partly_loaded(probe):
+    """a: MODEL, b: whatever is to be made before; arguments: share → the same, of whose weights the host holds that share ready and casts the rest
+    at every use, as with little VRAM."""
+    import comfy.model_management as management
+
+    management.unload_all_models()  # what is loaded already would be taken as it is
+    model, size = probe.a.clone(), sum(p.nbytes for p in probe.a.model.parameters())
+    budget = max(1, int(size * probe.arguments["share"]))
+    kind = type(model)
+    if hasattr(model, "patch_model_lowvram"):  # June 2024
+
+        def patch_model(device_to=None, patch_weights=True):
+            if patch_weights:
+                return kind.patch_model_lowvram(model, device_to, budget)
+            return kind.patch_model(model, device_to, patch_weights)
+
+        model.patch_model = patch_model
+    else:
+        model.load = lambda device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False: kind.load(
+            model, device_to, budget, force_patch_weights, False
+        )
+    return {"outputs": (model,)}
+
+
+def cast_at_use(probe):
+    """a: MODEL, b: whatever it made → how many of its cross-attentions' projections are cast at every use; then everything is unloaded."""
+    import comfy.model_management as management
+
+    blocks = probe.module("nodes.host.family").cross_attention_blocks(probe.a.model.diffusion_model)
+    counted = sum(getattr(block.attn2, name).comfy_cast_weights for _, block in blocks.values() for name in ("to_q", "to_k", "to_v"))
+    management.unload_all_models()
+    return counted
