@@ -42,7 +42,7 @@ def first_block(probe):
         clone.set_model_attn2_output_patch(record)
         base = clone.model
         options = dict(clone.model_options["transformer_options"], cond_or_uncond=[0])
-        sigma = base.model_sampling.sigma(torch.tensor([probe.arguments["timestep"]]))
+        sigma = base.model_sampling.sigma(torch.tensor([probe.arguments.get("timestep", 500)]))
         options["sigmas"] = sigma
         base.apply_model(latent, sigma, c_crossattn=condition[0][0], transformer_options=options)
         return seen[0]
