@@ -1,6 +1,7 @@
 """Identities in the UNet's cross-attention, through the host's public patch points only."""
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import torch
@@ -77,8 +78,10 @@ class IdentityAttention:
     """
 
     def __init__(self, people: tuple[AppliedIdentity, ...], base: nn.Module, numbers: dict[tuple[str, int, int], int], attentions: list[nn.Module]):
-        """Args: base: the host's model around the UNet, which holds the noise schedule while it samples."""
-        self.people, self.base, self.numbers, self.attentions = people, base, numbers, attentions
+        """Args: base: the host's model around the UNet, which holds the noise schedule while it samples. It is not kept alive from here: a host
+        that finds a model in use after its last MODEL is gone collects all of its memory again and again.
+        """
+        self.people, self._base, self.numbers, self.attentions = people, weakref.ref(base), numbers, attentions
         self.masks = {one.mention: one.mask for one in people if one.mask is not None}
         self._scheduled: tuple[object, tuple[_Ranged, ...]] | None = None
         self._seen: tuple[Tensor, Tensor, int, dict] | None = None
@@ -108,7 +111,7 @@ class IdentityAttention:
     @property
     def entries(self) -> tuple[_Ranged, ...]:
         """Everybody within the schedule that is sampled with now: a node behind ours may have exchanged it."""
-        sampling = self.base.model_sampling
+        sampling = self._base().model_sampling
         if self._scheduled is None or self._scheduled[0] is not sampling:
             self._scheduled = (sampling, tuple(_Ranged.within(one, sampling) for one in self.people))
         return self._scheduled[1]

@@ -85,12 +85,13 @@ def look(model, clip, text: str, words: list[Word], latent: Tensor, percent: flo
     for column, word in enumerate(words):
         groups[list(word.positions), column] = 1.0
     watch = _Watch(model.model.diffusion_model, context[0], groups, latent.shape[-2:])
-    watched = watch.on(model)
     sampling = model.get_model_object("model_sampling")
     sigma = min(max(float(sampling.percent_to_sigma(percent)), float(sampling.sigma_min)), float(sampling.sigma_max))
     noise = comfy.sample.prepare_noise(latent, seed)
-    comfy.sample.sample_custom(  # one step of one call; a guidance of 1 leaves the negative prompt out
-        watched, noise, 1.0, comfy.samplers.sampler_object("euler"), torch.tensor([sigma, 0.0]), conditioning, conditioning, latent,
+    # One step of one call; a guidance of 1 leaves the negative prompt out. The clone has no name here: an error's traceback would keep it beyond the
+    # MODEL it was made of, and then the host takes the model for lost and collects all memory at every load.
+    comfy.sample.sample_custom(
+        watch.on(model), noise, 1.0, comfy.samplers.sampler_object("euler"), torch.tensor([sigma, 0.0]), conditioning, conditioning, latent,
         disable_pbar=True, seed=seed,
     )
     if not watch.pictures:
