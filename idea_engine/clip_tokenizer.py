@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .atomic_write import atomic_write
+
 LENGTH = 77
 START, END = 49406, 49407  # END also pads
 VOCABULARY_SIZE = 49408
@@ -71,11 +73,10 @@ def tokenize(texts: list[str]) -> Tensor:
 
 
 def write_files(folder: Path) -> tuple[Path, Path]:
-    """Write ``vocab.json`` and ``merges.txt`` for transformers' CLIPTokenizer; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``vocab.json`` and ``merges.txt`` for transformers' CLIPTokenizer; returns their paths. Another process may be reading them."""
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
-    vocab_path.write_text(json.dumps(vocabulary(), ensure_ascii=False), encoding="utf-8")
-    merges_path.write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges()) + "\n", encoding="utf-8")
+    atomic_write(vocab_path, json.dumps(vocabulary(), ensure_ascii=False).encode())
+    atomic_write(merges_path, ("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges()) + "\n").encode())
     return vocab_path, merges_path
 
 
