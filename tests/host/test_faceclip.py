@@ -195,7 +195,7 @@ def test_a_name_may_come_from_another_node(host, graph, tiny_file):
     for _ in range(2):
         outputs = host.run(graph).outputs
         assert "CC BY-NC 4.0" in outputs[encoder.id]["text"][0] and "<linked>" in outputs[person.id]["text"][0]
-        assert "MIT" in outputs[pack.id]["text"][0] and "MIT" in outputs[linked_switch.id]["text"][0]
+        assert "Apache-2.0" in outputs[pack.id]["text"][0] and "Apache-2.0" in outputs[linked_switch.id]["text"][0]
     missing = load(graph, said("nowhere.safetensors"))
     with pytest.raises(NodeFailedError, match="There is no FaceCLIP file"):
         host.probe(graph, "basics:digest", a=missing[1])
