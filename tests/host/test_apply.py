@@ -185,6 +185,7 @@ def test_weight_patches_before_and_after_the_node_come_to_the_same(host, graph, 
     assert found["a"] == found["b"] and found["c"] == found["d"] and found["a"] != found["c"]
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("kind", ("fast", "sefi", "ranged", "masked"))
 def test_a_compiled_network_reads_one_prompt_after_the_other(host, graph, kind):
     """As TorchCompileModel behind our node: the uncompiled host's pictures, and a new prompt compiles nothing."""
