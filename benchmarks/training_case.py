@@ -18,6 +18,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "support")]
 import torch  # noqa: E402
 from inside.clock import clock_of  # noqa: E402
 from inside.memory import MEGABYTE, PeakMemory  # noqa: E402
+from inside.models import face_mask  # noqa: E402
 from true_models import SHAPES, pipeline  # noqa: E402
 
 from idea_engine import train  # noqa: E402
@@ -64,9 +65,7 @@ class Bench:
         self.enhanced = EnhancedIdentity(self.backend.family, face, compute_anchor(self.backend, NAMES), seed=0, recognizer="none", licence="none")
         photo = torch.rand(options.pixels, options.pixels, 3, generator=torch.Generator().manual_seed(0))
         self.pictures = prepare_photos([photo], options.pixels)
-        face_box = torch.zeros(options.pixels, options.pixels)
-        face_box[options.pixels // 4 : 3 * options.pixels // 4, options.pixels // 4 : 3 * options.pixels // 4] = 1.0
-        self.masks = prepare_masks([face_box], [photo], options.pixels)
+        self.masks = prepare_masks([face_mask(options.pixels)], [photo], options.pixels)
         self.clock = clock_of(self.device)
         self.latent = (4, options.pixels // 8, options.pixels // 8)
 

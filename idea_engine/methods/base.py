@@ -151,14 +151,13 @@ def set_trainable(module: IdentityModule, recipe: Recipe) -> None:
 
 def parameter_groups(module: IdentityModule, recipe: Recipe, rate: float) -> list[dict[str, object]]:
     """AdamW groups of the trained parts, each with its own learning rate."""
-    groups = []
+    groups, sizes = [], module.sizes() if recipe.relative else {}
     for part, parameters in module.parts().items():
         if part not in recipe.trains or not parameters:
             continue
         part_rate = rate * recipe.part_lr.get(part, 1.0)
-        sizes = module.sizes().get(part) if recipe.relative else None
-        if sizes is None:
-            groups.append({"params": parameters, "lr": part_rate})
+        if part in sizes:
+            groups += [{"params": [parameter], "lr": part_rate * size} for parameter, size in zip(parameters, sizes[part], strict=True)]
         else:
-            groups += [{"params": [parameter], "lr": part_rate * size} for parameter, size in zip(parameters, sizes, strict=True)]
+            groups.append({"params": parameters, "lr": part_rate})
     return groups
