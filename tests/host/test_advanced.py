@@ -164,7 +164,8 @@ def test_two_people_each_in_their_half_at_any_size(host, graph, family, size):
     other = advanced(graph, first[0], first[1], anna[0], mask=left)
     bare = apply(graph, *(apply(graph, loader[0], loader[1], anna[0])[i] for i in (0, 1)), ben[0])
     a, b, c = (drawn(graph, on, text, size) for on in (one, other, bare))
-    assert host.probe(graph, "state:compare", a=a[0], b=b[0]) < 1e-3 < host.probe(graph, "state:compare", a=a[0], b=c[0])
+    effect = host.probe(graph, "state:compare", a=a[0], b=c[0])
+    assert effect > 1e-2 and host.probe(graph, "state:compare", a=a[0], b=b[0]) < 5e-3 * effect  # they are summed in another order
 
 
 def test_somebody_in_stages_and_somebody_without_each_in_their_half(host, graph):

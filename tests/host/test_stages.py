@@ -159,7 +159,7 @@ def wired(graph, clip, wiring):
         return graph.add("CLIPTextEncode", clip=clip, text=text)[0]
 
     person, scene = encode(PROMPT), encode("a long and winding road through the hills")
-    area = graph.add("ConditioningSetArea", conditioning=person, width=40, height=64, x=24, y=0, strength=1.0)[0]
+    area = graph.add("ConditioningSetArea", conditioning=person, width=72, height=64, x=56, y=0, strength=1.0)[0]  # a host blends 8 latents of an edge
     mask = graph.add("SolidMask", value=0.7, width=64, height=64)
     made = {
         "combine": lambda: graph.add("ConditioningCombine", conditioning_1=person, conditioning_2=scene),
@@ -177,7 +177,8 @@ def test_the_stages_follow_the_prompt_wherever_it_is_wired(host, graph, wiring):
     person = random_identity(graph, loader, recipe="sefi", seed=74)
     on, other = apply(graph, loader[0], loader[1], person[0]), reference(graph, loader, person)
     ours, theirs, plain = (
-        sample(graph, model, clip, positive=wired(graph, clip, wiring), steps=5) for model, clip in ((on[0], on[1]), (other[0], other[1]), (loader[0], other[1]))
+        sample(graph, model, clip, positive=wired(graph, clip, wiring), size=(128, 64), steps=5)
+        for model, clip in ((on[0], on[1]), (other[0], other[1]), (loader[0], other[1]))
     )
     agree(host, graph, ours, theirs, plain)
 

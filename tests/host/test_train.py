@@ -65,7 +65,7 @@ def test_what_is_trained_is_what_is_used(host, graph, family, settings):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_thirty_steps_lower_the_loss_and_change_exactly_the_recipes_parts(host, graph, recipe):
+def test_thirty_steps_lower_the_loss_on_what_they_saw_and_change_exactly_the_recipes_parts(host, graph, recipe):
     loader = tiny(graph)
     start = enhanced(graph, loader[1])
     found = host.probe(graph, "training:thirty_steps", {"recipe": recipe, "batch": 4, "lr": 0.0015}, a=loader[0], b=loader[1], c=loader[2], d=start[0])

@@ -1,4 +1,5 @@
 """Nodes that exist only in the tests. `ProbeRun` runs one named function of `tests/host/probes` inside the host's executor."""
+import functools
 import importlib.util
 import json
 import sys
@@ -36,6 +37,7 @@ class Probe:
         return importlib.import_module(f".{name}", package=loaded_pack().__name__)
 
 
+@functools.cache  # a host has thousands of modules, and every probe asks
 def loaded_pack() -> ModuleType:
     """Return our pack's root module, which each host registers under a name of its own."""
     for module in list(sys.modules.values()):

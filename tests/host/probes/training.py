@@ -104,16 +104,22 @@ def lean_gradients(probe):
 
 
 def thirty_steps(probe):
-    """arguments: recipe → loss on a fixed noise set before and after, and which parts changed."""
+    """arguments: recipe → loss over everything the training draws, before and after it, and which parts changed."""
     train = probe.module("idea_engine.train")
     backend, run = _setup(probe, probe.arguments["recipe"])
     with torch.inference_mode(False):
         before = {part: [p.detach().clone() for p in ps] for part, ps in run.module.parts().items()}
-        batch = probe.module("idea_engine.batch").draw_batch(99, 0, 8, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
+        recipe, shape = run.recipe, run.latents.shape[1:]
+        batches = [
+            probe.module("idea_engine.batch").draw_batch(
+                run.config.seed, step, recipe.batch, len(run.latents), len(run.config.templates), shape, 1000, recipe.prompts_per_step, recipe.timestep_span
+            )
+            for step in range(recipe.steps)
+        ]
 
         def fixed():
             with backend.training(), torch.no_grad():
-                return run.picture_losses(batch, slice(0, 8)).mean().item()
+                return torch.stack([run.picture_losses(batch, slice(None)).mean() for batch in batches]).mean().item()
 
         first = fixed()
         run.execute(lambda event: None, None, 0.0)
