@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm_processes import AVAILABLE, WarmProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300  # seconds
@@ -20,8 +21,10 @@ class CommandLine:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
 
-    def start(self, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    def start(self, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen | WarmProcess:
         """The running process."""
+        if AVAILABLE and not launcher:
+            return WarmProcess("idea_engine", list(map(str, arguments)), self.folder, self.environment())
         command = [sys.executable, *launcher, "-m", "idea_engine", *map(str, arguments)]
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"

@@ -1,0 +1,13 @@
+"""What every command of the command line imports; for `warm_processes`."""
+import diffusers
+import insightface  # noqa: F401
+import onnxruntime  # noqa: F401
+import torch  # noqa: F401
+import transformers  # noqa: F401
+from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion  # noqa: F401
+
+# The packages import their parts when they are first asked for.
+_PARTS = (
+    diffusers.StableDiffusionPipeline, diffusers.StableDiffusionXLPipeline, diffusers.AutoencoderKL, diffusers.UNet2DConditionModel, diffusers.DDIMScheduler,
+    transformers.CLIPTextModel, transformers.CLIPTokenizer, transformers.CLIPTextModelWithProjection,
+)
