@@ -131,7 +131,7 @@ def test_cancel_keeps_the_work_and_the_next_queue_resumes_to_the_same_identity(h
 def test_a_killed_host_loses_no_more_than_the_time_between_two_saves(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     start = enhanced(graph, loader[1], seed=13)
-    trained = train(graph, loader, photo[0], start[0], steps=60, seed=6)
+    trained = train(graph, loader, photo[0], start[0], steps=30, seed=6)
     host.probe(type(graph)(), "identities:forget_trainings")
     with host.another_process() as doomed:
         doomed.probe(type(graph)(), "identities:save_always")
@@ -141,7 +141,7 @@ def test_a_killed_host_loses_no_more_than_the_time_between_two_saves(host, graph
             assert time.monotonic() < deadline, doomed.process.last_lines()
         os.kill(doomed.process.process_id, getattr(signal, "SIGKILL", signal.SIGTERM))
     text = host.run(graph).outputs[trained.id]["text"][0]
-    assert int(re.search(r"resumed at step (\d+)", text)[1]) >= 1 and "60 steps" in text
+    assert int(re.search(r"resumed at step (\d+)", text)[1]) >= 1 and "30 steps" in text
     assert not any(name.endswith(".partial") for name in host.probe(type(graph)(), "identities:kept_trainings"))
 
 
