@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from . import captions
 from .likeness import scale
 from .people import SPLITS, names
 from .similarity import shown_as_said
-from .trial import PROMPTS, Artist, anchor_of_names, open_backend, read_faces, reference_photographs
+from .trial import PROMPTS, Artist, Learned, learn, open_backend
 
 RECIPE = "balanced"
 
@@ -41,42 +40,6 @@ def other_checkpoint(strength: float, seed: int = 0):
     return DiffusersBackend(pipe)
 
 
-def anchor_on(backend):
-    """The anchor of the world's names on a backend."""
-    from idea_engine.anchors import compute_anchor
-
-    return anchor_of_names() if backend is open_backend() else compute_anchor(backend, names())
-
-
-def trained(backend, anchor, split: str, index: int, steps: int, refitted=None):
-    """Learn a person from one photograph.
-
-    Args:
-        steps: 0 for the recipe's own.
-        refitted: an identity to begin from, as Refit Identity does; None for the recipe's own start.
-
-    Returns:
-        The identity and the module, for :class:`Artist`.
-    """
-    from idea_engine.methods import build as anew
-    from idea_engine.refit import build_from
-    from idea_engine.train import train
-    from idea_engine.train_config import TrainConfig
-    from idea_engine.types import EnhancedIdentity
-
-    photos, face = read_faces(reference_photographs(split, index, 1))
-    enhanced = EnhancedIdentity(family=backend.family, face=face.mean(), anchor=anchor, seed=0, masks=face.masks)
-    modules = []
-
-    def build(*arguments):
-        modules.append((anew if refitted is None else build_from(refitted))(*arguments))
-        return modules[-1]
-
-    config = TrainConfig(recipe=RECIPE, trigger="<anna>", steps=steps, resolution=128, seed=0)
-    identity, _ = train(backend, enhanced, photos, config, masks=face.masks, build=build)
-    return identity, modules[-1]
-
-
 def row(pictures: np.ndarray, ruler=None) -> dict[str, float]:
     """Calibrated likeness and prompt accuracy of one person's pictures of PROMPTS; no likeness without a ruler."""
     prompt = float(np.mean(list(shown_as_said(pictures, PROMPTS).values())))
@@ -85,12 +48,16 @@ def row(pictures: np.ndarray, ruler=None) -> dict[str, float]:
 
 def measure(people: list[int], split: str, strength: float, steps: int, show) -> dict[str, dict[str, list[float]]]:
     """Row → column → [mean, standard deviation] over the people."""
+    from idea_engine.refit import build_from
+
     old, other = open_backend(), other_checkpoint(strength)
-    anchors = {backend: anchor_on(backend) for backend in (old, other)}
     found: dict[str, list[dict[str, float]]] = {}
 
-    def note(name: str, backend, index: int, module) -> None:
-        found.setdefault(name, []).append(row(Artist(backend, module).draw(PROMPTS, 0), scale(split, index)))
+    def learned(index: int, backend, steps: int, begin=None) -> Learned:
+        return learn(RECIPE, split, index, photos=1, seed=0, steps=steps, backend=backend, begin=begin)
+
+    def note(name: str, artist: Artist, index: int) -> None:
+        found.setdefault(name, []).append(row(artist.draw(PROMPTS, 0), scale(split, index)))
         show(name)
 
     for index in people:
@@ -98,13 +65,12 @@ def measure(people: list[int], split: str, strength: float, steps: int, show) ->
             said = [captions.prompt(names()[index % len(names())], shot) for shot in PROMPTS]
             found.setdefault(name, []).append(row(Artist(backend).draw_texts(said, 0)))
             show(name)
-        learn = partial(trained, split=split, index=index)
-        identity, module = learn(old, anchors[old], steps=0)
-        note("learned, old checkpoint", old, index, module)
-        note("the old identity as it is", other, index, module)
-        note(f"refit, {steps} steps", other, index, learn(other, anchors[other], steps=steps, refitted=identity)[1])
-        note(f"anew, {steps} steps", other, index, learn(other, anchors[other], steps=steps)[1])
-        note("anew, the recipe's own steps", other, index, learn(other, anchors[other], steps=0)[1])
+        first = learned(index, old, steps=0)
+        note("learned, old checkpoint", first.artist, index)
+        note("the old identity as it is", Artist(other, first.artist.module), index)
+        note(f"refit, {steps} steps", learned(index, other, steps, begin=build_from(first.identity)).artist, index)
+        note(f"anew, {steps} steps", learned(index, other, steps).artist, index)
+        note("anew, the recipe's own steps", learned(index, other, steps=0).artist, index)
     return {name: {column: _mean_std([one[column] for one in rows]) for column in rows[0]} for name, rows in found.items()}
 
 

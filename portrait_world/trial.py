@@ -77,20 +77,20 @@ def open_backend():
     return DiffusersBackend(pipe)
 
 
-@lru_cache(maxsize=1)
-def anchor_of_names():
-    """The anchor of the world's names."""
+@lru_cache(maxsize=2)  # the shipped model, and another beside it
+def anchor_of_names(backend):
+    """The anchor of the world's names on a backend."""
     from idea_engine.anchors import compute_anchor
 
-    return compute_anchor(open_backend(), names())
+    return compute_anchor(backend, names())
 
 
-@lru_cache(maxsize=1)
-def anchor_with_spread():
+@lru_cache(maxsize=2)
+def anchor_with_spread(backend):
     """The same with the spread of the single names, for recipes whose covariance is theirs."""
     from idea_engine.anchors import with_spread
 
-    return with_spread(anchor_of_names(), open_backend(), names())
+    return with_spread(anchor_of_names(backend), backend, names())
 
 
 def _draw_known(index: int, seed: int) -> np.ndarray:
@@ -99,10 +99,10 @@ def _draw_known(index: int, seed: int) -> np.ndarray:
     return Artist().draw_texts([captions.prompt(name, shot) for shot in PROMPTS], seed)
 
 
-@lru_cache(maxsize=1)
-def _plain_pictures() -> np.ndarray:
+@lru_cache(maxsize=2)
+def _plain_pictures(backend) -> np.ndarray:
     """What the untouched model draws for the plain prompts."""
-    return Artist().draw_plain(None)
+    return Artist(backend).draw_plain(None)
 
 
 def read_faces(pictures: np.ndarray):
@@ -133,27 +133,32 @@ class Learned:
     plain: np.ndarray
 
 
-def learn(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Learned:
+def learn(
+    method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = (), *, backend=None, begin=None,
+) -> Learned:
     """Let a method learn one person.
 
     Args:
         method: a name of CONTENDERS.
         steps: training steps; 0 = the recipe's own.
         stops: steps at which the first two prompts are drawn too.
+        backend: the model to learn on; None for the shipped one.
+        begin: a ``build`` of :func:`idea_engine.train.train`, for another start than the recipe's own.
+
     Raises:
         FaceNotFoundError: the face pack finds no face in one of the reference photographs.
     """
-    from idea_engine.methods import build as build_module
+    from idea_engine.methods import build as anew
     from idea_engine.train import train
     from idea_engine.train_config import TrainConfig
 
-    contender = CONTENDERS[method]
+    contender, backend = CONTENDERS[method], backend or open_backend()
     references, face = read_faces(reference_photographs(split, index, photos))
-    recipe, backend = recipe_of(contender, steps), open_backend()
-    anchor = anchor_with_spread() if recipe.covariance == "names" else anchor_of_names()
+    recipe = recipe_of(contender, steps)
+    anchor = (anchor_with_spread if recipe.covariance == "names" else anchor_of_names)(backend)
     enhanced = EnhancedIdentity(family=backend.family, face=face.mean(), anchor=anchor, seed=seed, masks=face.masks)
-    artist = Artist()
-    plain = _plain_pictures()
+    artist = Artist(backend)
+    plain = _plain_pictures(backend)
     by_step: dict[int, np.ndarray] = {}
     drawing = 0.0
 
@@ -165,7 +170,7 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
             drawing += time.process_time() - begun
 
     def build(*arguments):
-        artist.module = build_module(*arguments)
+        artist.module = (begin or anew)(*arguments)
         return artist.module
 
     @dataclass(frozen=True)
