@@ -19,9 +19,10 @@ blocks attend three times instead of once.
 import statistics
 
 from fresh_host import arguments, bench, found_hosts, hosts
+from inside.turns import APPLIED, BARE, BARE_AGAIN, MASK, STAGES
 from result import print_table, write_json
 
-RATIOS = ("ratio_1", "ratio_2", "ratio_4", "ratio_stages", "ratio_mask")
+RATIOS = tuple(f"ratio_{name}" for name in (*APPLIED, STAGES, MASK))
 
 
 def main() -> None:
@@ -66,13 +67,13 @@ def ratios(answer: dict) -> dict:
     """What is written of one host's measurement."""
     assert answer["effect"] > 0, "the applied identities changed nothing"
     seconds, patch = answer["seconds"], answer.get("patch_seconds", {})
-    before, after = seconds["bare"], seconds["bare again"]
+    before, after = seconds[BARE], seconds[BARE_AGAIN]
     bare = [(first + second) / 2 for first, second in zip(before, after)]
     result = {"bare_seconds": statistics.median(bare), "ratio_bare": statistics.median(late / early for early, late in zip(before, after))}
-    for number in (name for name in seconds if not name.startswith("bare")):
-        result[f"ratio_{number}"] = statistics.median(applied / alone for applied, alone in zip(seconds[number], bare))
-        if number in patch:
-            result[f"patch_ms_{number}"] = 1000 * statistics.median(patch[number])
+    for name in (name for name in seconds if name not in (BARE, BARE_AGAIN)):
+        result[f"ratio_{name}"] = statistics.median(applied / alone for applied, alone in zip(seconds[name], bare))
+        if name in patch:
+            result[f"patch_ms_{name}"] = 1000 * statistics.median(patch[name])
     return {**result, "round_seconds": seconds}
 
 

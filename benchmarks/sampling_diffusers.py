@@ -11,14 +11,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "support")]
 
 import torch  # noqa: E402
-from inside.clock import clock_of  # noqa: E402
+from inside.clock import between, clock_of  # noqa: E402
+from inside.turns import APPLIED, BARE, BARE_AGAIN, STAGES, take_turns, turns  # noqa: E402
 from tiny_identities import random_identity  # noqa: E402
 
 from idea_engine.backends.diffusers import DiffusersBackend  # noqa: E402
 from idea_engine.backends.diffusers_apply import applied  # noqa: E402
 
-APPLIED = (1, 2, 4)  # identities
-_TURNS = ("bare", *map(str, APPLIED), "stages", "bare again")  # what two equal cases differ by is the noise of the measurement
+_TURNS = turns(STAGES)
 _PLAIN = "a photo of a cat"
 
 
@@ -28,11 +28,11 @@ def measure(pipe, pixels: int, rounds: int, steps: int) -> dict:
     pipe.set_progress_bar_config(disable=True)
     clock = clock_of(backend.device)
     everybody = [random_identity(backend, f"<person{number}>", seed=number) for number in range(max(APPLIED))]
-    cases: dict[str, list] = {"bare": [], "bare again": [], "stages": [random_identity(backend, "<staged>", recipe="sefi", seed=9)]}
+    cases: dict[str, list] = {BARE: [], BARE_AGAIN: [], STAGES: [random_identity(backend, "<staged>", recipe="sefi", seed=9)]}
     cases.update({str(count): everybody[:count] for count in APPLIED})
 
     def sample(prompt: str, steps: int) -> tuple[torch.Tensor, list[float]]:
-        """The latent, and the seconds between the ends of consecutive steps; what comes before the end of the first is left out."""
+        """The latent, and the seconds of every step but the first."""
         ends: list[float] = []
 
         def ended(pipe, step, time, values) -> dict:
@@ -43,7 +43,7 @@ def measure(pipe, pixels: int, rounds: int, steps: int) -> dict:
             prompt, negative_prompt="ugly", num_inference_steps=steps, guidance_scale=7.0, width=pixels, height=pixels, output_type="latent",
             generator=torch.Generator().manual_seed(0), callback_on_step_end=ended,
         ).images
-        return latent, [late - early for early, late in zip(ends, ends[1:])]
+        return latent, between(ends)
 
     def turn(name: str, steps: int) -> tuple[torch.Tensor, list[float]]:
         people = cases[name]
@@ -53,10 +53,7 @@ def measure(pipe, pixels: int, rounds: int, steps: int) -> dict:
     with _threads(1 if backend.device.type == "cpu" else torch.get_num_threads()):
         for name in _TURNS:
             turn(name, 1)  # warm up
-        seconds: dict[str, list[float]] = {name: [] for name in _TURNS}
-        for number in range(rounds):
-            for name in _TURNS if number % 2 else reversed(_TURNS):  # nobody is always first
-                seconds[name].append(statistics.median(turn(name, steps)[1]))
+        seconds = take_turns(_TURNS, rounds, lambda name: statistics.median(turn(name, steps)[1]))
         prompt = f"a photo of {everybody[0].trigger}"
         with applied(pipe, everybody):
             moved = sample(prompt, 1)[0]

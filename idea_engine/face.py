@@ -12,7 +12,7 @@ from .errors import FaceNotFoundError
 from .face_align import CROP_SIZE, align_face
 from .face_mask import face_mask
 from .face_search import DetectedFace, FaceDetector, find_faces
-from .photos import check_photo
+from .photos import check_photo, photo_key
 from .types import FaceEmbedding
 
 CHOICES = ("largest", "best score", "left to right", "index")
@@ -95,7 +95,8 @@ def embed_faces(
     if len(missing) == len(found) or (missing and on_missing == "error"):
         raise FaceNotFoundError(_missing_sentence(found, missing, index))
     rows = [(number, photo.faces[photo.chosen]) for number, photo in enumerate(found) if photo.chosen is not None]
-    pixels = {number: _to_pixels(check_photo(images[number], f"Photograph {number + 1}")) for number, _ in rows}
+    photos = {number: check_photo(images[number], f"Photograph {number + 1}") for number, _ in rows}
+    pixels = {number: _to_pixels(photo) for number, photo in photos.items()}
     crops = np.stack([align_face(pixels[number], face.landmarks) for number, face in rows])
     boxes = torch.from_numpy(np.stack([face.box for _, face in rows])).float()
     landmarks = torch.from_numpy(np.stack([face.landmarks for _, face in rows])).float()
@@ -109,6 +110,7 @@ def embed_faces(
         image_index=tuple(number for number, _ in rows),
         recognizer=encoder.recognizer,
         licence=encoder.licence,
+        photographs=tuple(photo_key(photos[number]) for number, _ in rows),
     )
 
 

@@ -58,15 +58,22 @@ def find_faces(detector: FaceDetector, picture: np.ndarray) -> list[DetectedFace
     Returns:
         Faces in pixels of ``picture``, whichever attempt found them.
     """
+    attempts = _attempts(detector.detection_size, max(picture.shape[:2]))
+    return next((faces for attempt in attempts if (faces := _seen(detector, picture, *attempt))), [])
+
+
+def plain_faces(detector: FaceDetector, picture: np.ndarray) -> list[DetectedFace]:
+    """The faces of the first attempt of :func:`find_faces` alone: the picture as it is."""
+    return _seen(detector, picture, 0, 0, detector.detection_size)
+
+
+def _seen(detector: FaceDetector, picture: np.ndarray, turns: int, padding: int, size: int) -> list[DetectedFace]:
+    """What one attempt finds, in pixels of ``picture``."""
     height, width = picture.shape[:2]
-    for turns, padding, size in _attempts(detector.detection_size, max(height, width)):
-        seen = np.ascontiguousarray(np.rot90(np.pad(picture, ((padding, padding), (padding, padding), (0, 0))), turns))
-        found = (_turned_back(face, turns, height + 2 * padding, width + 2 * padding) for face in detector.detect(seen, size))
-        moved = (replace(face, box=face.box - padding, landmarks=face.landmarks - padding) for face in found)
-        faces = [_clipped(face, height, width) for face in moved if _inside(face, height, width)]
-        if faces:
-            return faces
-    return []
+    seen = np.ascontiguousarray(np.rot90(np.pad(picture, ((padding, padding), (padding, padding), (0, 0))), turns))
+    found = (_turned_back(face, turns, height + 2 * padding, width + 2 * padding) for face in detector.detect(seen, size))
+    moved = (replace(face, box=face.box - padding, landmarks=face.landmarks - padding) for face in found)
+    return [_clipped(face, height, width) for face in moved if _inside(face, height, width)]
 
 
 def _attempts(size: int, longer_side: int) -> Iterator[tuple[int, int, int]]:

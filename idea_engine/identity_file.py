@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .atomic_write import atomic_write
 from .errors import IdentityFileError, TriggerError
+from .file_size import shown_size
 from .identity import named_tensors, rounded
 from .tokens import check_trigger
 from .types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
@@ -48,7 +49,7 @@ def save_identity(identity: Identity, path: Path | str, *, store_face: bool = Fa
         atomic_write(path, payload)
     except OSError as error:
         raise IdentityFileError(
-            f"The identity could not be written to {path.name}: {error.strerror or error} ({len(payload) / 1e6:.1f} MB are needed). "
+            f"The identity could not be written to {path.name}: {error.strerror or error} ({shown_size(len(payload))} are needed). "
             "Free some space or choose another folder, then queue Save Identity again; the trained identity is not lost."
         ) from error
     return path

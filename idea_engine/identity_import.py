@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import IdentityFileError, TriggerError
+from .file_size import shown_size
 from .identity_file import MAX_TOKENS, family_of, load_identity
 from .tokens import check_trigger
 from .types import Identity, IdentityMetadata
@@ -47,7 +48,7 @@ def _read_pickle(path: Path) -> Mapping[str, object]:
         raise IdentityFileError(f"There is no file {path.name}; the Load Identity node lists the files of models/idea.")
     size = path.stat().st_size
     if size > MAX_PICKLE_BYTES:
-        raise IdentityFileError(f"{path.name} has {size / 1e6:.0f} MB, but an embedding has at most {MAX_PICKLE_BYTES >> 20} MB; it is another kind of file.")
+        raise IdentityFileError(f"{path.name} has {shown_size(size)}, but an embedding has at most {shown_size(MAX_PICKLE_BYTES)}; it is another kind of file.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a hostile or broken pickle

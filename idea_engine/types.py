@@ -32,6 +32,7 @@ class FaceEmbedding:
         image_index: which picture of the input batch each face came from.
         recognizer: name and content hash of the recognizer; embeddings of two recognizers cannot be compared.
         licence: the licence of the face pack, in words.
+        photographs: one :func:`~idea_engine.photos.photo_key` per face: which photograph its mask belongs to.
     """
 
     vectors: Tensor
@@ -43,6 +44,7 @@ class FaceEmbedding:
     image_index: tuple[int, ...]
     recognizer: str = ""
     licence: str = ""
+    photographs: tuple[str, ...] = ()
 
     def mean(self) -> Tensor:
         """The person: (512,) unit-length average of the rows, weighted by detection quality."""
@@ -114,6 +116,7 @@ class EnhancedIdentity:
         seed: seeds the random weights of the enhancer, so that the same graph gives the same start.
         recognizer, licence: carried from the face embedding into the identity file.
         masks: face masks of the photographs, for losses that look at the face only.
+        photographs: the :func:`~idea_engine.photos.photo_key` of each mask's photograph.
     """
 
     family: ModelFamily
@@ -123,6 +126,7 @@ class EnhancedIdentity:
     recognizer: str = ""
     licence: str = ""
     masks: tuple[Tensor, ...] = ()
+    photographs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class IDEnhancer:
         return (
             EnhancedIdentity(
                 family=backend.family, face=face.mean(), anchor=anchor, seed=enhancer_seed,
-                recognizer=face.recognizer, licence=face.licence, masks=face.masks,
+                recognizer=face.recognizer, licence=face.licence, masks=face.masks, photographs=face.photographs,
             ),
         )
 

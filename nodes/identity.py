@@ -35,6 +35,7 @@ class SaveIdentity:
     def save(self, identity, filename, consent="", store_face=False, thumbnail=None):
         from dataclasses import replace
 
+        from ..idea_engine.file_size import shown_size
         from ..idea_engine.identity_file import save_identity
         from .host.images import to_data_url
         from .host.paths import new_identity_path
@@ -45,7 +46,7 @@ class SaveIdentity:
             thumbnail=to_data_url(thumbnail) if thumbnail is not None else identity.metadata.thumbnail,
         )
         path = save_identity(replace(identity, metadata=metadata), new_identity_path(filename), store_face=store_face)
-        said = f"Saved {path.name} ({_size(path.stat().st_size)}). In prompts: {identity.trigger}"
+        said = f"Saved {path.name} ({shown_size(path.stat().st_size)}). In prompts: {identity.trigger}"
         if store_face and identity.face is None:
             said += "\nThe face embedding was not stored: this identity has none, because it was loaded from a file without one."
         return {"ui": {"text": [said]}, "result": (str(path),)}
@@ -123,8 +124,3 @@ def describe(identity) -> str:
         "Consent": meta.consent,
     }
     return "\n".join(f"{label}: {value}" for label, value in lines.items() if value)
-
-
-def _size(count: int) -> str:
-    """'17 kB', '3.4 MB'."""
-    return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"

@@ -42,11 +42,10 @@ def training_side(family, asked: int) -> int:
 
 
 def face_masks(masks, enhanced, photos):
-    """One (H, W) mask per photograph: those connected, else Face Embed's where they belong to these photographs, else None."""
-    if masks is not None:
-        return list(masks)
-    found = list(enhanced.masks)
-    return found if [mask.shape for mask in found] == [photo.shape[:2] for photo in photos] else None
+    """One (H, W) mask per photograph: those connected, in their order, else Face Embed's where it saw these photographs, else None."""
+    from ..idea_engine.photos import found_masks
+
+    return found_masks(enhanced, photos) if masks is None else list(masks)
 
 
 def training_key(backend, enhanced, photos, config, masks=None) -> str:
@@ -83,9 +82,10 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
     if face_model is not None:
         key = content_key("judged 1", key, every, face_model.recognizer)
     finished = training_cache() / f"{key}.safetensors"
+    unseen = "; there were no face masks, so the whole picture counted" if masks is None and config.resolved().reads_masks else ""
     identity = _kept(finished, enhanced, config.trigger)
     if identity is not None:
-        return identity, "taken from an earlier training of the same inputs"
+        return identity, f"taken from an earlier training of the same inputs{unseen}"
     judge = None if face_model is None else _judge(face_model, photos)
     with TrainingProgress(node_id, steps, backend.model.model.latent_format) as progress:
         identity, report = train(
@@ -95,7 +95,7 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
     if not report.stopped:  # what was stopped is not what these inputs give
         _keep(identity, finished)
     trim_training_cache()
-    return identity, _summary(report)
+    return identity, _summary(report) + unseen
 
 
 def course_chart(identity, title: str):

@@ -54,7 +54,7 @@ class TrainIDEA:
             },
             "optional": {
                 "masks": ("MASK", {"tooltip": (
-                    "Where the face is in each photograph, from Face Embed. Unconnected: what Face Embed found, if it saw the same photographs. "
+                    "Where the face is in each photograph, in their order, from Face Embed. Unconnected: what Face Embed found in these very photographs. "
                     "Read where a recipe weighs the face more than the rest, and by the attention target 'face mask'."
                 )}),
                 "stages": ("INT", {"default": 0, "min": 0, "max": 20, "tooltip": (

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from .contenders import CONTENDERS
-from .likeness import CROWD, crowd, has_face, scale
+from .likeness import CROWD, crowd, scale
 from .people import SPLITS
 from .shot import ATTRIBUTES
 from .similarity import judge_embeddings, shown_as_said
@@ -57,7 +57,7 @@ def score(trial: Trial, split: str, index: int, photos: int) -> Score:
     ruler = scale(split, index)
     centre = torch.nn.functional.normalize(ruler.own.mean(0), dim=0)
     vectors = judge_embeddings(trial.pictures)
-    seen = torch.from_numpy(has_face(trial.pictures)).float()
+    seen = torch.tensor([face is not None for face in trial.faces]).float()
     raw = (vectors @ ruler.own.T).mean(1)
     likeness = float((raw * seen).mean())
     known = crowd(split).clone()

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from idea_engine.face_search import DetectedFace, plain_faces
 from torch import Tensor
 
 from . import assets
@@ -77,9 +78,15 @@ def cosines_to(photo: np.ndarray, pictures: np.ndarray) -> np.ndarray:
     return (judge_embeddings(pictures) @ judge_embeddings(photo[None])[0]).numpy() * has_face(pictures)
 
 
+def faces_in(pictures: np.ndarray) -> list[DetectedFace | None]:
+    """(B, 128, 128, 3) uint8 → the largest face that the face pack finds in each as it is, None where it finds none."""
+    found = (plain_faces(face_model(), picture) for picture in pictures)
+    return [max(faces, key=lambda face: face.area, default=None) for faces in found]
+
+
 def has_face(pictures: np.ndarray) -> np.ndarray:
     """(B, 128, 128, 3) uint8 → (B,) bool: does the face pack find a face?"""
-    return np.array([bool(face_model().detect(np.ascontiguousarray(picture), assets.DETECTION_SIZE)) for picture in pictures])
+    return np.array([face is not None for face in faces_in(pictures)])
 
 
 @lru_cache(maxsize=1)

@@ -2,17 +2,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import torch
+from idea_engine.face_search import DetectedFace
 from idea_engine.types import EnhancedIdentity, Identity
 from torch import Tensor
 
 from . import captions, drawing, faceclip_trial, noise
 from .contenders import CONTENDERS, recipe_of
-from .likeness import face_model, has_face
+from .likeness import face_model, faces_in
 from .people import names, person
 from .peak_memory import peak_megabytes
 from .portrait import render
@@ -39,7 +41,7 @@ class Trial:
     """What one method made of one person.
 
     Attributes:
-        pictures: (prompts, 128, 128, 3) uint8, one per prompt of PROMPTS.
+        pictures: (prompts, 128, 128, 3) uint8, one per prompt of PROMPTS. faces: of :func:`~portrait_world.likeness.faces_in`, one per picture.
         by_step: training step → pictures of the first prompts at that step.
         drift: mean absolute change of the plain prompts' pictures, in 0..255 steps.
         seconds: of the processor, for the training. peak_megabytes: of the process, nan where the system does not tell.
@@ -47,6 +49,7 @@ class Trial:
     """
 
     pictures: np.ndarray
+    faces: list[DetectedFace | None]
     by_step: dict[int, np.ndarray] = field(default_factory=dict)
     drift: float = 0.0
     seconds: float = 0.0
@@ -77,20 +80,20 @@ def open_backend():
     return DiffusersBackend(pipe)
 
 
-@lru_cache(maxsize=1)
-def anchor_of_names():
-    """The anchor of the world's names."""
+@lru_cache(maxsize=2)  # the shipped model, and another beside it
+def anchor_of_names(backend):
+    """The anchor of the world's names on a backend."""
     from idea_engine.anchors import compute_anchor
 
-    return compute_anchor(open_backend(), names())
+    return compute_anchor(backend, names())
 
 
-@lru_cache(maxsize=1)
-def anchor_with_spread():
+@lru_cache(maxsize=2)
+def anchor_with_spread(backend):
     """The same with the spread of the single names, for recipes whose covariance is theirs."""
     from idea_engine.anchors import with_spread
 
-    return with_spread(anchor_of_names(), open_backend(), names())
+    return with_spread(anchor_of_names(backend), backend, names())
 
 
 def _draw_known(index: int, seed: int) -> np.ndarray:
@@ -99,10 +102,10 @@ def _draw_known(index: int, seed: int) -> np.ndarray:
     return Artist().draw_texts([captions.prompt(name, shot) for shot in PROMPTS], seed)
 
 
-@lru_cache(maxsize=1)
-def _plain_pictures() -> np.ndarray:
+@lru_cache(maxsize=2)
+def _plain_pictures(backend) -> np.ndarray:
     """What the untouched model draws for the plain prompts."""
-    return Artist().draw_plain(None)
+    return Artist(backend).draw_plain(None)
 
 
 def read_faces(pictures: np.ndarray):
@@ -133,27 +136,32 @@ class Learned:
     plain: np.ndarray
 
 
-def learn(method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = ()) -> Learned:
+def learn(
+    method: str, split: str, index: int, photos: int, seed: int, steps: int = 0, stops: tuple[int, ...] = (), *, backend=None, begin=None,
+) -> Learned:
     """Let a method learn one person.
 
     Args:
         method: a name of CONTENDERS.
         steps: training steps; 0 = the recipe's own.
         stops: steps at which the first two prompts are drawn too.
+        backend: the model to learn on; None for the shipped one.
+        begin: a ``build`` of :func:`idea_engine.train.train`, for another start than the recipe's own.
+
     Raises:
         FaceNotFoundError: the face pack finds no face in one of the reference photographs.
     """
-    from idea_engine.methods import build as build_module
+    from idea_engine.methods import build as anew
     from idea_engine.train import train
     from idea_engine.train_config import TrainConfig
 
-    contender = CONTENDERS[method]
+    contender, backend = CONTENDERS[method], backend or open_backend()
     references, face = read_faces(reference_photographs(split, index, photos))
-    recipe, backend = recipe_of(contender, steps), open_backend()
-    anchor = anchor_with_spread() if recipe.covariance == "names" else anchor_of_names()
+    recipe = recipe_of(contender, steps)
+    anchor = (anchor_with_spread if recipe.covariance == "names" else anchor_of_names)(backend)
     enhanced = EnhancedIdentity(family=backend.family, face=face.mean(), anchor=anchor, seed=seed, masks=face.masks)
-    artist = Artist()
-    plain = _plain_pictures()
+    artist = Artist(backend)
+    plain = _plain_pictures(backend)
     by_step: dict[int, np.ndarray] = {}
     drawing = 0.0
 
@@ -165,7 +173,7 @@ def learn(method: str, split: str, index: int, photos: int, seed: int, steps: in
             drawing += time.process_time() - begun
 
     def build(*arguments):
-        artist.module = build_module(*arguments)
+        artist.module = (begin or anew)(*arguments)
         return artist.module
 
     @dataclass(frozen=True)
@@ -185,17 +193,20 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
     """Learn one person and draw them; arguments and errors as for :func:`learn`."""
     contender = CONTENDERS[method]
     if contender.shows == "name":
-        return Trial(_draw_known(index, seed))
+        pictures = _draw_known(index, seed)
+        return Trial(pictures, faces_in(pictures))
     if contender.shows == "photograph":
         _, face = read_faces(reference_photographs(split, index, photos))
         seconds = faceclip_trial.seconds_to_read(face)  # in place of a training
-        return Trial(faceclip_trial.draw(face, PROMPTS, seed), seconds=seconds, peak_megabytes=peak_megabytes())
+        pictures = faceclip_trial.draw(face, PROMPTS, seed)
+        return Trial(pictures, faces_in(pictures), seconds=seconds, peak_megabytes=peak_megabytes())
     learned = learn(method, split, index, photos, seed, steps, stops)
     artist = learned.artist
     drift = np.abs(artist.draw_plain(artist.module).astype(float) - learned.plain).mean()
     peak = peak_megabytes()
     pictures = artist.draw(PROMPTS, seed)
-    return Trial(pictures, learned.by_step, float(drift), learned.seconds, peak, artist.attention_inside_face(PROMPTS, pictures, seed))
+    faces = faces_in(pictures)
+    return Trial(pictures, faces, learned.by_step, float(drift), learned.seconds, peak, artist.attention_inside_face(PROMPTS, pictures, faces, seed))
 
 
 class Artist:
@@ -227,18 +238,21 @@ class Artist:
         return self._sample(next(iter(read.values()))[0].context, edit_at, seed)
 
     @torch.no_grad()
-    def attention_inside_face(self, shots: tuple[Shot, ...], pictures: np.ndarray, seed: int) -> float | None:
+    def attention_inside_face(
+        self, shots: tuple[Shot, ...], pictures: np.ndarray, faces: Sequence[DetectedFace | None], seed: int
+    ) -> float | None:
         """How much of the attention of the person's words lies inside the face, 0..1: mean over the pictures of ``shots`` that have a face."""
         from idea_engine.attention_loss import attention_inside
+        from idea_engine.face_mask import face_mask
         from idea_engine.tokens import tokenize_template
 
-        rows = [row for row, seen in enumerate(has_face(pictures)) if seen]
+        rows = [row for row, face in enumerate(faces) if face is not None]
         if not rows:
             return None
-        photos, faces = read_faces(pictures[rows])
-        latents = self.backend.encode_images(torch.stack(photos))
+        latents = self.backend.encode_images(torch.from_numpy(pictures[rows]).float() / 255)
         prompts = [tokenize_template(self.backend, captions.prompt("{tokens}", shots[row]), self.count) for row in rows]
-        masks = torch.nn.functional.adaptive_avg_pool2d(torch.stack(list(faces.masks))[:, None], latents.shape[-2:])[:, 0]
+        whole = torch.stack([face_mask(*map(torch.from_numpy, (faces[row].box, faces[row].landmarks)), *pictures.shape[1:3]) for row in rows])
+        masks = torch.nn.functional.adaptive_avg_pool2d(whole[:, None], latents.shape[-2:])[:, 0]
         start = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
         timesteps = torch.full((len(rows),), ATTENTION_TIMESTEP)
         return float(attention_inside(self.backend, self.module, prompts, latents, start, timesteps, masks).mean())

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from typing import Callable
+from typing import Callable, Sequence
 
 import torch
 
@@ -17,3 +17,8 @@ def clock_of(device: torch.device) -> Callable[[], float]:
         return time.perf_counter()
 
     return finished
+
+
+def between(ends: Sequence[float]) -> list[float]:
+    """Seconds between the ends of consecutive steps; what comes before the end of the first is left out."""
+    return [late - early for early, late in zip(ends, ends[1:])]

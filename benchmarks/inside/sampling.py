@@ -8,11 +8,10 @@ from typing import Callable
 import torch
 
 from . import pack
-from .clock import clock_of
+from .clock import between, clock_of
 from .models import identity, reduced_unet
+from .turns import APPLIED, BARE, BARE_AGAIN, MASK, STAGES, take_turns, turns
 
-APPLIED = (1, 2, 4)  # identities
-_TURNS = ("bare", *map(str, APPLIED), "stages", "mask", "bare again")  # what two equal cases differ by is the noise of the measurement
 _PLAIN = "a photo of a man, a boy, a girl and a cat in a garden at noon"
 
 
@@ -21,7 +20,7 @@ def measure(clip, vae, pixels: int, rounds: int, steps: int) -> dict:
     model = reduced_unet()
     torch.set_num_threads(1)
     bare = (model, _conditioning(clip, _PLAIN), _conditioning(clip, "ugly"))
-    cases = {"bare": bare, "bare again": bare}
+    cases = {BARE: bare, BARE_AGAIN: bare}
     applied_model, applied_clip, triggers = model, clip, []
     for number in range(1, max(APPLIED) + 1):
         person = identity(clip, model, number)
@@ -33,27 +32,28 @@ def measure(clip, vae, pixels: int, rounds: int, steps: int) -> dict:
     staged = identity(clip, model, 9, stages=5)
     staged_model, staged_clip = pack("nodes.apply").ApplyIDAdapter().apply(model, clip, staged, 1.0, 0.0, 1.0)
     positive = _conditioning(staged_clip, f"a photo of {staged.trigger} in a garden")
-    cases["stages"] = (staged_model, positive, _conditioning(staged_clip, "ugly"))
+    cases[STAGES] = (staged_model, positive, _conditioning(staged_clip, "ugly"))
     masked = identity(clip, model, 10)
     half = torch.zeros(1, 64, 64)
     half[:, :, :32] = 1.0
     masked_model, masked_clip = pack("nodes.apply").ApplyIDAdapterAdvanced().apply(model, clip, masked, 1.0, 1.0, 1.0, 0.0, 1.0, mask=half)
     positive = _conditioning(masked_clip, f"a photo of {masked.trigger} in a garden")
-    cases["mask"] = (masked_model, positive, _conditioning(masked_clip, "ugly"))
+    cases[MASK] = (masked_model, positive, _conditioning(masked_clip, "ugly"))
     lengths = {name: positive[0][0].shape[1] for name, (_, positive, _) in cases.items()}
     assert len(set(lengths.values())) == 1, lengths  # only equal contexts can be compared
     clock = clock_of(model.load_device)
-    seconds: dict[str, list[float]] = {name: [] for name in _TURNS}
-    patch_seconds: dict[str, list[float]] = {name: [] for name in _TURNS}
     for case in cases.values():
         _sample(*case, pixels, 1)  # warm up
     with _PatchClock(time.process_time if model.load_device.type == "cpu" else time.perf_counter) as patch:
-        for number in range(rounds):
-            for name in _TURNS if number % 2 else reversed(_TURNS):  # nobody is always first
-                patch.seconds = 0.0
-                seconds[name].append(statistics.median(_step_seconds(*cases[name], pixels, steps, clock)))
-                patch_seconds[name].append(patch.seconds / steps)
-    return {"seconds": seconds, "patch_seconds": patch_seconds, "effect": _effect(cases, pixels)}
+
+        def turn(name: str) -> tuple[float, float]:
+            patch.seconds = 0.0
+            seconds = statistics.median(_step_seconds(*cases[name], pixels, steps, clock))
+            return seconds, patch.seconds / steps
+
+        found = take_turns(turns(STAGES, MASK), rounds, turn)
+    whole, inside = ({name: [pair[kind] for pair in pairs] for name, pairs in found.items()} for kind in (0, 1))
+    return {"seconds": whole, "patch_seconds": inside, "effect": _effect(cases, pixels)}
 
 
 class _PatchClock:
@@ -87,10 +87,10 @@ def _conditioning(clip, text: str) -> list:
 
 
 def _step_seconds(model, positive, negative, pixels: int, steps: int, clock: Callable[[], float]) -> list[float]:
-    """Seconds between the ends of consecutive steps; what the host prepares before the first step is left out."""
+    """Of every step but the first, with which goes what the host prepares."""
     ends: list[float] = []
     _sample(model, positive, negative, pixels, steps, lambda *ignored: ends.append(clock()))
-    return [late - early for early, late in zip(ends, ends[1:])]
+    return between(ends)
 
 
 def _sample(model, positive, negative, pixels: int, steps: int, callback=None):
@@ -106,5 +106,5 @@ def _sample(model, positive, negative, pixels: int, steps: int, callback=None):
 def _effect(cases: dict, pixels: int) -> float:
     """How far the keys and values of four identities move the latent: 0 would mean that nothing was measured."""
     model, positive, negative = cases[str(max(APPLIED))]
-    bare = _sample(cases["bare"][0], positive, negative, pixels, 1)
+    bare = _sample(cases[BARE][0], positive, negative, pixels, 1)
     return float((_sample(model, positive, negative, pixels, 1) - bare).abs().max())

@@ -6,7 +6,7 @@ import statistics
 import torch
 
 from . import pack
-from .clock import clock_of
+from .clock import between, clock_of
 from .memory import MEGABYTE, PeakMemory
 from .models import face, face_mask, reduced_unet
 
@@ -28,7 +28,7 @@ def measure(clip, vae, recipe: str, pixels: int, batch: int, steps: int) -> dict
     ends: list[float] = []
     with PeakMemory(backend.device) as memory:
         _, report = train.train(backend, enhanced, [photo], config, masks=[face_mask(pixels)], on_step=lambda event: ends.append(clock()))
-    seconds = [late - early for early, late in zip(ends[_WARM_UP - 1:], ends[_WARM_UP:])]
+    seconds = between(ends[_WARM_UP - 1:])
     return {
         "recipe": recipe, "pixels": pixels, "batch": batch, "seconds_per_step": statistics.median(seconds), "step_seconds": seconds,
         "memory_mb": memory.over_start, "weights_mb": weights, "micro_batch": report.micro_batch, "checkpointing": report.checkpointing,

@@ -19,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..file_size import shown_size
     from ..identity_file import inspect_identity
 
     found = inspect_identity(options.file)
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         "face recognizer": found["recognizer"],
         "licence of it": found["licence"],
         "consent": found["consent"],
-        "size": f"{found['bytes'] / 1e6:.2f} MB, {len(found['tensors'])} tensors",
+        "size": f"{shown_size(found['bytes'])}, {len(found['tensors'])} tensors",
         "face stored": "yes (biometric data)" if "face.embedding" in found["tensors"] else "no",
     }
     width = max(map(len, lines))

@@ -64,7 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "where the person's word should look: where the model looks for the word face, or at the face that was found; default: the recipe's own"
     ))
     group.add_argument("--caption", action="append", default=[], metavar="TEXT", help=(
-        "what else the photographs show, such as 'smiling, in a forest': it is not learned as a part of the person. Once for all photographs, or repeated, one for each"
+        "what else the photographs show, such as 'smiling, in a forest': it is not learned as a part of the person. Once for all photographs, or repeated, one for each, in their order (those of a folder by name)"
     ))
     group.add_argument("--names", metavar="FILE", help="names that the textual anchor is averaged from, one per line; default: the shipped list")
     group.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS", help="how much a killed training may lose (default: %(default)g)")
@@ -186,6 +186,7 @@ class Studio:
     def _learn(self, person: PersonToLearn, title: str, position: int) -> None:
         from ..checkpoint import Checkpoint
         from ..face import embed_faces
+        from ..file_size import shown_size
         from ..identity_file import save_identity
         from ..train import train
         from ..types import EnhancedIdentity
@@ -218,7 +219,7 @@ class Studio:
         identity = replace(identity, metadata=replace(identity.metadata, consent=options.consent, config=described))
         path = save_identity(identity, person.output, store_face=options.store_face)
         went_on = f", resumed at step {report.resumed_at}" if report.resumed_at else ""
-        print(f"{path}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {path.stat().st_size / 1e6:.1f} MB", flush=True)
+        print(f"{path}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {shown_size(path.stat().st_size)}", flush=True)
 
     def _previews(self, person: PersonToLearn, steps: int):
         """Pictures on the way, written as NAME-STEP.png; None where none are asked for. They change nothing that is learned."""

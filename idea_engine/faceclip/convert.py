@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..atomic_write import atomic_write
 from ..errors import FaceCLIPFileError, IdeaError
+from ..file_size import shown_size
 from .checkpoint import LICENCE, checked, read
 from .config import CONFIG_KEY, to_json
 
@@ -29,7 +30,7 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"{self.target}: {self.tensors} tensors, {self.parameters / 1e6:.1f} million values, {self.bytes / 1e6:.0f} MB, "
+            f"{self.target}: {self.tensors} tensors, {self.parameters / 1e6:.1f} million values, {shown_size(self.bytes)}, "
             f"encoders {' and '.join(self.encoders)}. {LICENCE}."
         )
 

@@ -12,7 +12,8 @@ from ..types import EnhancedIdentity, Identity
 
 
 # Of the face-wise attention loss, by its target: the one is a squared error in shares of the target's square, the other a share. Chosen on
-# validation people (docs/ablation.md): ten times as much, and nothing but attention is learned.
+# validation people at SeFi-IDE's setting, where only tokens learn (docs/ablation.md): ten times as much, and nothing but attention is learned.
+# They are what a recipe gets whose attention was not measured with it; one that has a weight of its own, such as BALANCED, keeps that.
 ATTENTION_WEIGHTS = {"face_word": 5e-4, "mask": 0.03}
 
 

@@ -63,3 +63,13 @@ def test_without_a_comfyui_sampling_is_measured_on_diffusers(monkeypatch, tmp_pa
     sampling.main()
     written = json.loads(file.read_text(encoding="utf-8"))
     assert all(written[name] > 0 for name in ("ratio_1", "ratio_2", "ratio_4", "ratio_stages"))
+
+
+def test_everybody_has_one_turn_a_round_and_the_order_changes():
+    from inside.turns import STAGES, take_turns, turns
+
+    names, taken = turns(STAGES), []
+    found = take_turns(names, 4, lambda name: taken.append(name) or len(taken))
+    rounds = [tuple(taken[start:start + len(names)]) for start in range(0, len(taken), len(names))]
+    assert rounds == [names[::-1], names] * 2
+    assert all(taken[number - 1] == name for name, numbers in found.items() for number in numbers) and {len(numbers) for numbers in found.values()} == {4}

@@ -4,6 +4,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from idea_engine.face_align import ARCFACE_TEMPLATE, align_face, similarity_to_t
 from idea_engine.face_pack import onnx_task, open_face_pack
 from idea_engine.face_preview import draw_preview
 from idea_engine.insightface_encoder import load_face_model
+from idea_engine.photos import found_masks
+from idea_engine.types import EnhancedIdentity
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = 52.0  # distance between the eyes in drawn_face
@@ -93,6 +96,20 @@ def test_skip_leaves_out_photographs_without_a_face(encoder):
     assert embed_faces(encoder, images, on_missing="skip").image_index == (1, 3)
     with pytest.raises(FaceNotFoundError, match="photograph 1, 3 of 4.*on_missing to skip"):
         embed_faces(encoder, images)
+
+
+def test_masks_go_with_the_photographs_they_were_found_in(encoder):
+    """Of one size, in another order, and beside a photograph that has none."""
+    first, second, other = drawn_face(2)[0], drawn_face(2, unit=40, centre=(120, 130))[0], landscape()
+    assert first.shape == second.shape == other.shape
+    face = embed_faces(encoder, [first, other, second], on_missing="skip")
+    enhanced = EnhancedIdentity(family=None, face=face.mean(), anchor=None, masks=face.masks, photographs=face.photographs)
+    one, two = found_masks(enhanced, [second, first])
+    assert torch.equal(one, face.masks[1]) and torch.equal(two, face.masks[0]) and not torch.equal(one, two)
+    assert torch.equal(found_masks(enhanced, [first])[0], two)
+    for strangers in ([other], [first, other], [(first + 1e-3).clamp(0, 1)]):
+        assert found_masks(enhanced, strangers) is None
+    assert found_masks(replace(enhanced, masks=(), photographs=()), [first]) is None
 
 
 @pytest.fixture(scope="module")

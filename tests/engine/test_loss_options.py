@@ -71,8 +71,22 @@ def test_masks_that_do_not_belong_to_the_photographs_are_refused(backend, enhanc
         prepare_masks([torch.zeros(72, 64)] * 2, [photo], 64)
     with pytest.raises(BadImageError, match="10×20 pixels, its photograph 64×72"):
         prepare_masks([torch.zeros(20, 10)], [photo], 64)
+    with pytest.raises(BadImageError, match="1 face masks for 2 photographs.*in their order.*on_missing is skip"):
+        prepare_masks([torch.zeros(72, 64)], [photo, photo], 64)
     with pytest.raises(TrainingError, match="shall use face masks, but none are connected"):
         train(backend, enhance(backend), [photo], Config(given=replace(BALANCED, steps=1), resolution=64, attention="mask"))
+
+
+def test_a_face_outside_of_what_is_learned_from_is_said(photo, caplog):
+    """The photograph is 72 high and 64 wide: the square is its rows 4 to 67."""
+    whole, outside, cut, kept = torch.ones(72, 64), *(torch.zeros(72, 64) for _ in range(3))
+    outside[:4], cut[:7], kept[:10] = 1.0, 1.0, 1.0
+    with pytest.raises(BadImageError, match="Face mask 2 marks nothing in the largest centred square.*Crop"):
+        prepare_masks([whole, outside], [photo, photo], 64)
+    prepare_masks([whole, kept], [photo, photo], 64)
+    assert not caplog.records
+    prepare_masks([whole, cut], [photo, photo], 64)
+    assert len(caplog.records) == 1 and "Only 43 % of the face in photograph 2" in caplog.text
 
 
 def test_without_masks_the_whole_picture_counts_and_a_warning_says_so(backend, enhance, photo, caplog):

@@ -12,6 +12,7 @@ from idea_engine.insightface_encoder import load_face_model
 from idea_engine.photo_doctor import REJECT, WARN, examine_photos, only_rows, report_text
 from idea_engine.photo_measures import head_pose
 from idea_engine.photo_sheet import BAD, GOOD, Tile, draw_sheet
+from idea_engine.photos import photo_key
 from portrait_world.people import person
 from portrait_world.portrait import render
 from portrait_world.shot import photograph
@@ -142,6 +143,7 @@ def test_rows_of_the_good_ones_are_those_of_a_fresh_look(encoder):
     some = only_rows(faces, [0, 2])
     again = examine_photos(encoder, [pictures[0], pictures[2]]).faces
     assert torch.equal(some.vectors, again.vectors) and some.image_index == (0, 1) and torch.equal(some.masks[1], again.masks[1])
+    assert some.photographs == again.photographs == tuple(photo_key(picture) for picture in (pictures[0], pictures[2]))
 
 
 def test_the_sheet_holds_every_tile_in_its_colour():

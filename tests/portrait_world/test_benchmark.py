@@ -2,14 +2,15 @@
 import math
 import sys
 
+import numpy as np
 import pytest
 
 from portrait_world.benchmark import Score, summary, table
 from portrait_world.contenders import CONTENDERS, recipe_of
-from portrait_world.likeness import other_photographs
+from portrait_world.likeness import faces_in, has_face, other_photographs
 from portrait_world.peak_memory import peak_megabytes
 from portrait_world.shot import ATTRIBUTES
-from portrait_world.trial import PROMPTS, reference_photographs
+from portrait_world.trial import PROMPTS, read_faces, reference_photographs
 
 
 def test_every_contender_that_learns_has_a_recipe_in_the_engine():
@@ -27,6 +28,15 @@ def test_the_baselines_train_nothing_but_tokens():
 def test_references_are_never_among_the_photographs_that_score():
     references = {picture.tobytes() for picture in reference_photographs("test", 0, 4)}
     assert not references & {picture.tobytes() for picture in other_photographs("test", 0)}
+
+
+def test_what_decides_whether_there_is_a_face_is_the_face_whose_mask_is_read():
+    pictures = np.concatenate([reference_photographs("test", 4, 2), np.full((1, 128, 128, 3), 128, np.uint8)])
+    *faces, nobody = faces_in(pictures)
+    assert nobody is None and has_face(pictures).tolist() == [True, True, False]
+    read = read_faces(pictures[:2])[1]
+    for face, box, landmarks in zip(faces, read.boxes.numpy(), read.landmarks.numpy(), strict=True):
+        assert np.array_equal(face.box, box) and np.array_equal(face.landmarks, landmarks)
 
 
 def test_prompts_cover_every_scene_once():
