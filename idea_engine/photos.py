@@ -1,7 +1,6 @@
 """Photographs as training pictures: checked, cropped square, resized."""
 from __future__ import annotations
 
-import logging
 from typing import Sequence
 
 import torch
@@ -13,8 +12,6 @@ from .types import EnhancedIdentity
 
 MIN_SIDE = 16  # below this there is nothing to learn
 LATENT_FACTOR = 8  # pixels per latent cell in every supported family
-_CUT = 0.5  # share of a face outside the centred square from which on the artist is told
-_log = logging.getLogger(__name__)
 
 
 def photo_key(photo: Tensor) -> str:
@@ -22,10 +19,13 @@ def photo_key(photo: Tensor) -> str:
     return content_key(photo)
 
 
-def prepare_photos(photos: Sequence[Tensor], resolution: int) -> Tensor:
+def prepare_photos(photos: Sequence[Tensor], resolution: int, masks: Sequence[Tensor] | None = None) -> Tensor:
     """(H, W, 1 | 3 | 4) pictures in 0..1, of any sizes → (P, R, R, 3) float32.
 
-    The largest centred square is taken: faces of portraits lie near the middle, and no part of a face is squeezed.
+    The largest square is taken, so that no part of a face is squeezed: around the face as far as the picture reaches, else from the middle.
+
+    Args:
+        masks: where the face is, as :func:`prepare_masks` takes them; None = not known.
 
     Raises:
         BadImageError: no picture, a picture too small or not finite, or a resolution that is no multiple of 8.
@@ -34,7 +34,9 @@ def prepare_photos(photos: Sequence[Tensor], resolution: int) -> Tensor:
         raise BadImageError(f"The resolution is {resolution}, expected a multiple of {LATENT_FACTOR} from 64 on. Change resolution in the Train node.")
     if not photos:
         raise BadImageError("There is no photograph to train on. Connect one to image of the Train node.")
-    return torch.stack([_square(check_photo(photo, f"Photograph {i}"), resolution) for i, photo in enumerate(photos, 1)])
+    checked = [check_photo(photo, f"Photograph {i}") for i, photo in enumerate(photos, 1)]
+    centres = [_middle(photo.shape) for photo in checked] if masks is None else [_centre(mask) for mask in masks]
+    return torch.stack([_square(photo, resolution, centre) for photo, centre in zip(checked, centres, strict=True)])
 
 
 def found_masks(enhanced: EnhancedIdentity, photos: Sequence[Tensor]) -> list[Tensor] | None:
@@ -49,8 +51,7 @@ def prepare_masks(masks: Sequence[Tensor], photos: Sequence[Tensor], resolution:
     A mask does not know whose it is: two of one size that changed places cannot be told apart.
 
     Raises:
-        BadImageError: another number of masks than of photographs, a mask of another size than its photograph, or one that marks nothing of
-            what is learned from.
+        BadImageError: another number of masks than of photographs, a mask of another size than its photograph, or one in which nothing is marked.
     """
     mend = "Connect masks of the Face Embed node that saw the same photographs, or none, to masks of the Train node."
     skipped = " Where on_missing is skip it has none for a photograph without a face; leave that out here too." if 0 < len(masks) < len(photos) else ""
@@ -63,16 +64,9 @@ def prepare_masks(masks: Sequence[Tensor], photos: Sequence[Tensor], resolution:
                 f"Face mask {number} is {mask.shape[-1]}×{mask.shape[-2]} pixels, its photograph {photo.shape[1]}×{photo.shape[0]}, expected the same. {mend}"
             )
         mask = mask.float().clamp(0.0, 1.0)
-        square = _square(mask[:, :, None], resolution)[:, :, 0]
-        if not square.any():
-            raise BadImageError(
-                f"Face mask {number} marks nothing in the largest centred square of its photograph, and nothing else is learned from. "
-                "Crop the photograph around the face before Face Embed, or leave it out."
-            )
-        inside = float(square.mean() * min(photo.shape[:2]) ** 2 / mask.sum())
-        if inside < _CUT:
-            _log.warning("Only %d %% of the face in photograph %d lies in the photograph's largest centred square, which is learned from. "
-                         "Crop the photograph around the face.", round(100 * inside), number)
+        if not mask.any():
+            raise BadImageError(f"Face mask {number} is empty, expected the face of photograph {number} in it. {mend}")
+        square = _square(mask[:, :, None], resolution, _centre(mask))[:, :, 0]
         cells.append(torch.nn.functional.avg_pool2d(square[None], LATENT_FACTOR)[0])
     return torch.stack(cells)
 
@@ -94,10 +88,24 @@ def check_photo(photo: Tensor, name: str) -> Tensor:
     return photo.clamp(0.0, 1.0)
 
 
-def _square(photo: Tensor, side: int) -> Tensor:
-    height, width = photo.shape[:2]
-    size = min(height, width)
-    top, left = (height - size) // 2, (width - size) // 2
+def _middle(shape: Sequence[int]) -> tuple[float, float]:
+    return shape[0] / 2, shape[1] / 2
+
+
+def _centre(mask: Tensor) -> tuple[float, float]:
+    """Row and column of the middle of what a mask (H, W) marks; of the picture, where it marks nothing."""
+    weights = mask.float().clamp(0.0, 1.0)
+    if not weights.any():
+        return _middle(mask.shape)
+    rows, columns = weights.sum(1), weights.sum(0)
+    middle = lambda sums: float((sums * (torch.arange(len(sums), device=sums.device) + 0.5)).sum() / sums.sum())
+    return middle(rows), middle(columns)
+
+
+def _square(photo: Tensor, side: int, centre: tuple[float, float]) -> Tensor:
+    """The largest square of a picture (H, W, C), its middle as near to ``centre`` as the edges allow → (side, side, C)."""
+    size = min(photo.shape[:2])
+    top, left = (min(max(round(middle - size / 2), 0), length - size) for middle, length in zip(centre, photo.shape[:2]))
     square = photo[top : top + size, left : left + size].permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(square, size=(side, side), mode="bicubic", antialias=True)
     return resized[0].permute(1, 2, 0).clamp(0.0, 1.0)

@@ -72,7 +72,7 @@ def train(
         if faces is None and recipe.reads_masks and config.attention != "mask":
             _log.warning("There are no face masks, so the whole picture counts in training. Connect masks of Face Embed to masks of the Train node.")
             recipe = recipe.without_masks()
-        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution), build, faces, previews)
+        run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution, masks), build, faces, previews)
         try:
             return run.execute(on_step, checkpoint, started, stop)
         finally:

@@ -58,7 +58,7 @@ def training_key(backend, enhanced, photos, config, masks=None) -> str:
     settings = replace(config, trigger="")
     vae = fingerprint(backend.vae.first_stage_model.state_dict().items())
     return content_key(
-        "training 1", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx, vae,
+        "training 2", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx, vae,
         enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()),
     )
 

@@ -265,7 +265,7 @@ class Studio:
 
         anchors = [enhanced.anchor.rows[name] for name in self.backend.family.encoders]
         models = (self.model_hash, self.backend.text_hash)
-        return content_key("command line 2", replace(config, trigger=""), config.resolved(), *models, enhanced.face, *anchors, *photos, *enhanced.masks)[:12]
+        return content_key("command line 3", replace(config, trigger=""), config.resolved(), *models, enhanced.face, *anchors, *photos, *enhanced.masks)[:12]
 
 
 class Bar:
