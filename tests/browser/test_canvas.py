@@ -192,20 +192,14 @@ def test_the_strip_also_stands_on_refit_identity(page):
 SPOKEN = {"en": "step 3/20", "zh": "第 3/20 步", "zh-TW": "第 3/20 步", "ja": "ステップ 3/20", "ko": "스텝 3/20", "fr": "step 3/20"}
 
 
-@pytest.fixture
-def language(page, server):
-    """Switches the page to a language, as the settings of the frontend keep it; English again at the end."""
-    def switch(code):
-        page.run("await fetch('/settings/Comfy.Locale', { method: 'POST', body: JSON.stringify(a[0]) });", code)
-        show_canvas(page, server.address)
-
-    yield switch
-    switch("en")
+KEEP_LANGUAGE = "await fetch('/settings/Comfy.Locale', { method: 'POST', body: JSON.stringify(a[0]) });"  # as the settings window does
 
 
 @pytest.mark.parametrize("code", SPOKEN)
-def test_the_strip_speaks_the_language_of_the_page(page, language, screenshots, code):
-    language(code)
+def test_the_strip_speaks_the_language_of_the_page(page, server, screenshots, code):
+    page.run(KEEP_LANGUAGE, code)
+    show_canvas(page, server.address)
+    page.run(KEEP_LANGUAGE, "en")  # for the next page; this one has been read
     drop(page, DEMO)
     node = page.run(TRAINER + "return String(trainer.id);")
     likenesses = [[1, 0.21], [3, 0.48]]
