@@ -153,10 +153,10 @@ class Page:
 
 
 def skip_the_tour(base: BaseDirectory):
-    """Settings of somebody who has used this ComfyUI before; else a window of templates covers the canvas."""
+    """Settings of somebody who has used this ComfyUI before, in English; else a window of templates covers the canvas."""
     settings = base.root / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text('{"Comfy.TutorialCompleted": true}', encoding="utf-8")
+    settings.write_text('{"Comfy.TutorialCompleted": true, "Comfy.Locale": "en"}', encoding="utf-8")
 
 
 def show_canvas(page: Page, address: str):

@@ -1,15 +1,28 @@
 """The example workflows on the model that ships: what the tests run, and what the thumbnails show."""
 import copy
+from pathlib import Path
 
 from .portrait import TRIGGER
 from .requirements import CHECKOUT
 
-EXAMPLES = tuple(sorted((CHECKOUT / "example_workflows").glob("*.json")))
+
+
+def number_of(path: Path) -> int:
+    """The number an example workflow begins with: 10 comes after 9."""
+    return int(path.stem.split(" — ")[0])
+
+
+EXAMPLES = tuple(sorted((CHECKOUT / "example_workflows").glob("*.json"), key=number_of))
 DEMO_PACK = "Portrait World (demo)"
 NATIVE = 128  # pixels of the Portrait World's pictures
 _LOADERS = ("CheckpointLoaderSimple", "UNETLoader")
 # The Portrait World's own words: it passes over what it does not know, and a good negative prompt for it is none.
 _PROMPT, _NEGATIVE = f"a photo of {TRIGGER} smiling wearing a red shirt on a beach", ""
+
+
+def example(number: int) -> Path:
+    """The example workflow of a number."""
+    return next(path for path in EXAMPLES if number_of(path) == number)
 
 
 def needs_a_download(prompt: dict) -> bool:

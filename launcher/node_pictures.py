@@ -18,7 +18,7 @@ from .base_directory import BaseDirectory
 from .chromium import Page, find_browser, show_canvas, skip_the_tour
 from .client import Client
 from .errors import LauncherError
-from .example_workflow import DEMO_PACK, EXAMPLES, NATIVE
+from .example_workflow import DEMO_PACK, NATIVE, example
 from .hosts import find_checkouts
 from .requirements import CHECKOUT
 from .server import PACK_NAME, HostProcess
@@ -182,8 +182,7 @@ return [canvas.left + left, canvas.top + top, node.size[0], bottom - node.pos[1]
 
 def save_two_people(client: Client):
     """anna and ben of the workflow with two people, as identity files in the host's folder."""
-    path = next(path for path in EXAMPLES if path.name.startswith("3"))
-    prompt = load_workflow(path, client.object_info())
+    prompt = load_workflow(example(3), client.object_info())
     trained = {node["inputs"]["trigger"].strip("<>"): number for number, node in prompt.items() if node["class_type"] == "IDEA_TrainIDEA"}
     for name, number in trained.items():
         inputs = {"identity": [number, 0], "filename": name, "consent": "", "store_face": False}

@@ -1,34 +1,36 @@
 """The thumbnails of the example workflows: each workflow runs in a real ComfyUI, and its own pictures become its thumbnail.
 
     python quickstart.py run python -m launcher.thumbnails             all of them
-    python quickstart.py run python -m launcher.thumbnails 3 6         only these
+    python quickstart.py run python -m launcher.thumbnails 3 10        only these
 
 What would have to be downloaded is replaced by the Portrait World, as in the tests; the steps and the seeds are the workflow's own.
 """
 import io
+import json
 import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .base_directory import BaseDirectory
 from .client import Client
 from .errors import LauncherError
-from .example_workflow import EXAMPLES, on_demo_model
+from .example_workflow import EXAMPLES, number_of, on_demo_model
 from .hosts import find_checkouts, pip_host, pip_host_is_installed
 from .portrait import PHOTO, PATIENCE, _prompt_of, saving_nodes
-from .portrait_sheet import PAPER, THUMBNAIL_WIDTH, draw_sheet, short_caption
+from .portrait_sheet import INK, PAPER, THUMBNAIL_WIDTH, _font, draw_sheet, short_caption
 from .requirements import CHECKOUT
 from .server import PACK_NAME, HostProcess
 from .workflow import load_workflow
 
-TILE, GAP, IN_A_ROW = 256, 12, 5
+TILE, GAP, IN_A_ROW, CAPTION = 256, 12, 5, 26
 QUALITY = 85
+SHEETS = ("IDEA_IdentityScore", "IDEA_ReferenceDoctor")  # what they draw says more than the pictures it was made of
 
 
-def mosaic(pictures: list[Image.Image]) -> Image.Image:
-    """Return pictures in rows, each as high as the others; a single one is shown whole and large."""
+def mosaic(pictures: list[Image.Image], captions: list[str] = ()) -> Image.Image:
+    """Return pictures in rows, each as high as the others and with its caption below, if there are captions; a single one is shown whole and large."""
     if len(pictures) == 1:
         large = pictures[0]
         scale = max(1, round(2 * TILE / large.height)) if large.height < TILE else min(1.0, THUMBNAIL_WIDTH / large.width)
@@ -36,13 +38,22 @@ def mosaic(pictures: list[Image.Image]) -> Image.Image:
     scaled = [picture.resize((round(picture.width * TILE / picture.height), TILE), Image.Resampling.LANCZOS) for picture in pictures]
     rows = [scaled[start:start + IN_A_ROW] for start in range(0, len(scaled), IN_A_ROW)]
     width = max(sum(picture.width for picture in row) + GAP * (len(row) + 1) for row in rows)
-    sheet = Image.new("RGB", (width, GAP + len(rows) * (TILE + GAP)), PAPER)
+    high = TILE + GAP + (CAPTION if captions else 0)
+    sheet = Image.new("RGB", (width, GAP + len(rows) * high), PAPER)
+    pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
-        x = GAP
-        for picture in row:
-            sheet.paste(picture, (x, GAP + number * (TILE + GAP)))
+        x, y = GAP, GAP + number * high
+        for place, picture in enumerate(row):
+            sheet.paste(picture, (x, y))
+            if captions:
+                pen.text((x + picture.width / 2, y + TILE + 6), captions[number * IN_A_ROW + place], INK, _font(18), anchor="ma")
             x += picture.width + GAP
     return sheet
+
+
+def titles(path: Path) -> dict[str, str]:
+    """Node id → the title that a workflow gives the node."""
+    return {str(node["id"]): node.get("title", "") for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
 
 
 def write(sheet: Image.Image, path: Path):
@@ -54,27 +65,30 @@ def write(sheet: Image.Image, path: Path):
     part.replace(path)
 
 
-def thumbnail(name: str, prompt: dict, execution, client: Client) -> Image.Image:
+def thumbnail(path: Path, prompt: dict, execution, client: Client) -> Image.Image:
     """Return the thumbnail of a finished run.
 
-    The first workflow gets the labelled sheet; one that judges shows its sheet of figures; any other its pictures.
+    The first workflow gets the labelled sheet; one that judges pictures or photographs shows its sheet of them; any other its pictures, under their
+    titles where several nodes save one.
     """
     saved = saving_nodes(prompt)
     shown = [[Image.open(io.BytesIO(client.picture(picture))).convert("RGB") for picture in execution.pictures(number)] for number in saved]
     photo = Image.open(PHOTO).convert("RGB")
-    if name.startswith("0"):
+    if number_of(path) == 0:
         tiles = [(pictures[0], short_caption(_prompt_of(prompt, number))) for number, pictures in zip(saved, shown)]
         return draw_sheet(photo, tiles, f"One picture in, {len(tiles)} scenes out", "a person the model has never seen, learned from the large picture alone")
-    judged = [pictures[0] for number, pictures in zip(saved, shown) if prompt[prompt[number]["inputs"]["images"][0]]["class_type"] == "IDEA_IdentityScore"]
+    judged = [pictures[0] for number, pictures in zip(saved, shown) if prompt[prompt[number]["inputs"]["images"][0]]["class_type"] in SHEETS]
     if judged:
         return mosaic(judged[-1:])
     pictures = [picture for group in shown for picture in group]
+    if len(saved) > 1:
+        return mosaic(pictures, [titles(path)[number] for number, group in zip(saved, shown) for _ in group])
     reads_the_photo = any(node["class_type"] in ("LoadImage", "IDEA_FaceCLIPEncode") for node in prompt.values())
     return mosaic([photo, *pictures] if reads_the_photo else pictures)
 
 
 def main(chosen: list[str]) -> int:
-    """Make the thumbnails of the workflows whose names begin with one of `chosen`, or of all."""
+    """Make the thumbnails of the workflows whose numbers are `chosen`, or of all."""
     found = [*find_checkouts().found, *([pip_host()] if pip_host_is_installed() else [])]
     if not found:
         raise LauncherError("No ComfyUI was found. Run python quickstart.py once: it gets one.")
@@ -85,7 +99,7 @@ def main(chosen: list[str]) -> int:
             client = Client(process.address)
             photo = client.upload_picture(PHOTO)
             for path in EXAMPLES:
-                if chosen and path.name[0] not in chosen:
+                if chosen and str(number_of(path)) not in chosen:
                     continue
                 print(path.stem, flush=True)
                 prompt = load_workflow(path, client.object_info())
@@ -93,7 +107,7 @@ def main(chosen: list[str]) -> int:
                 if any(node["class_type"] == "IDEA_LoadIdentity" for node in prompt.values()) and not people:
                     raise LauncherError(f"'{path.stem}' needs a saved identity: name workflow 0 beside it.")
                 execution = client.run(on_demo_model(prompt, photo, people[0].name if people else ""), timeout=PATIENCE)
-                write(thumbnail(path.stem, prompt, execution, client), path.with_suffix(".jpg"))
+                write(thumbnail(path, prompt, execution, client), path.with_suffix(".jpg"))
     return 0
 
 

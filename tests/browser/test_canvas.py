@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from launcher.chromium import show_canvas
+from launcher.example_workflow import EXAMPLES
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "example_workflows").glob("*.json"))
 DEMO = EXAMPLES[0]  # needs no download
 OUR_FILES = "/extensions/ID-EA/"
 
@@ -186,6 +186,32 @@ def test_the_strip_also_stands_on_refit_identity(page):
     assert page.run(shown, loader) is None
     saved = page.run("return app.graph.serialize().nodes.find((n) => n.type === 'IDEA_RefitIdentity').widgets_values")
     assert saved[3] == "fixed" and not any(isinstance(value, (dict, list)) for value in saved)  # the strip is not saved
+    assert not ours(page.errors)
+
+
+SPOKEN = {"en": "step 3/20", "zh": "第 3/20 步", "zh-TW": "第 3/20 步", "ja": "ステップ 3/20", "ko": "스텝 3/20", "fr": "step 3/20"}
+
+
+KEEP_LANGUAGE = "await fetch('/settings/Comfy.Locale', { method: 'POST', body: JSON.stringify(a[0]) });"  # as the settings window does
+
+
+@pytest.mark.parametrize("code", SPOKEN)
+def test_the_strip_speaks_the_language_of_the_page(page, server, screenshots, code):
+    page.run(KEEP_LANGUAGE, code)
+    show_canvas(page, server.address)
+    page.run(KEEP_LANGUAGE, "en")  # for the next page; this one has been read
+    drop(page, DEMO)
+    node = page.run(TRAINER + "return String(trainer.id);")
+    likenesses = [[1, 0.21], [3, 0.48]]
+    page.run(TELL, {"node": node, **MESSAGE, "steps": 20, "remaining": 3900, "likenesses": likenesses})
+    said = page.wait(STRIP + "return strip?.innerText")
+    for scale in (1.0, 0.5):
+        look(page, screenshots, f"strip in {code} at {scale:.0%}", scale)
+        assert cut_or_overlapping(page) == []
+    assert SPOKEN[code] in said and ("Stop" in said) == SPOKEN[code].startswith("step")
+    page.run(TELL, {"node": node, **MESSAGE, "state": "stopped"})
+    ended = page.wait(STRIP + "return strip.querySelector('button').style.display === 'none' && strip.innerText")
+    assert ("stopped" in ended) == SPOKEN[code].startswith("step")
     assert not ours(page.errors)
 
 

@@ -99,4 +99,4 @@ def test_the_pictures_are_small_and_each_belongs_to_a_node():
 
 def test_workflows_that_are_named_exist(node_id):
     page = (PAGES / f"{node_id}.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"[*`'](\d — [^*`']+)[*`']", page)) <= WORKFLOWS
+    assert set(re.findall(r"[*`'](\d+ — [^*`']+)[*`']", page)) <= WORKFLOWS

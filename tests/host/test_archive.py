@@ -7,7 +7,7 @@ import pytest
 from launcher.archive import build
 from launcher.base_directory import BaseDirectory
 from launcher.client import Client
-from launcher.example_workflow import EXAMPLES, on_demo_model
+from launcher.example_workflow import example, on_demo_model
 from launcher.server import PACK_NAME, HostProcess
 from launcher.workflow import load_workflow
 
@@ -31,8 +31,7 @@ def test_the_shipped_archive_uses_a_saved_identity_in_an_empty_comfyui(host, tmp
         process.start()
         client = Client(process.address)
         assert {name for name in client.object_info() if name.startswith("IDEA_")} == {name for name in host.client.object_info() if name.startswith("IDEA_")}
-        path = next(path for path in EXAMPLES if path.name.startswith("2 "))
-        prompt = on_demo_model(load_workflow(path, client.object_info()), identity=saved.name)
+        prompt = on_demo_model(load_workflow(example(2), client.object_info()), identity=saved.name)
         execution = client.run(prompt, timeout=300)
         (picture,) = execution.pictures()
         assert client.picture(picture).startswith(b"\x89PNG")

@@ -1,9 +1,10 @@
 """The Portrait World is a model like any other: stock nodes take it, and diffusers draws the same pictures with it."""
 import json
+import re
 
 import pytest
 import torch
-from launcher.example_workflow import DEMO_PACK, EXAMPLES, on_demo_model
+from launcher.example_workflow import DEMO_PACK, EXAMPLES, example, on_demo_model
 from launcher.portrait import PHOTO
 from launcher.workflow import load_workflow
 from safetensors.torch import save_file
@@ -173,11 +174,49 @@ def test_an_example_workflow_runs_on_the_demo_model(host, path):
         known = {**inputs.get("required", {}), **(inputs.get("optional") or {})}
         assert set(node["inputs"]) <= set(known) and set(inputs.get("required", {})) <= set(node["inputs"]), node
     prompt = on_demo_model(prompt, host.client.upload_picture(PHOTO), saved_identity(host))
+    few = {"KSampler": {"steps": 2}, "IDEA_TrainIDEA": {"steps": 5, "batch": 1}, "IDEA_RefitIdentity": {"steps": 5}}
+    if any(node["class_type"] == "IDEA_ReferenceDoctor" for node in prompt.values()):
+        del few["KSampler"]  # it would leave out what is drawn in two steps, and rightly
     for node in prompt.values():  # the whole graph, in few steps
-        node["inputs"].update({"KSampler": {"steps": 2}, "IDEA_TrainIDEA": {"steps": 5, "batch": 1}}.get(node["class_type"], {}))
+        node["inputs"].update(few.get(node["class_type"], {}))
     execution = host.client.run(prompt, timeout=300)
     saving = [number for number, node in prompt.items() if node["class_type"] == "SaveImage"]
     assert saving and all(execution.pictures(number) for number in saving)
+
+
+def said_by(host, prompt: dict, kind: str) -> str:
+    """What the node of a kind says when nothing but itself and what it needs is run."""
+    (number,) = (number for number, node in prompt.items() if node["class_type"] == kind)
+    wanted, needed = [number], set()
+    while wanted:
+        if (one := wanted.pop()) not in needed:
+            needed.add(one)
+            wanted += [value[0] for value in prompt[one]["inputs"].values() if isinstance(value, list)]
+    return host.client.run({one: prompt[one] for one in needed}, timeout=300).outputs[number]["text"][0]
+
+
+def test_the_workflow_that_checks_photographs_finds_what_was_put_among_them(host):
+    said = said_by(host, load_workflow(example(8), host.client.object_info()), "IDEA_ReferenceDoctor")
+    verdicts = dict(re.findall(r"^(\d): (good|kept|left out)", said, re.MULTILINE))
+    assert verdicts == {"1": "good", "2": "good", "3": "good", "4": "left out", "5": "left out", "6": "left out"}
+    fourth, fifth, sixth = (said.split(f"\n{number}: ")[1].split(f"\n{number + 1}: ")[0] for number in (4, 5, 6))
+    assert "same picture of the face as photograph 3" in fourth and "blurred" in fifth and "does not look like the person" in sixth
+
+
+def test_the_workflow_that_refits_brings_the_person_to_another_model(host, graph):
+    """The model is another one to whoever compares: text encoder and denoiser have other weights, and the same noise becomes another picture."""
+    graph.prompt.update(load_workflow(example(10), host.client.object_info()))
+    for node in graph.prompt.values():
+        few = {"KSampler": {"steps": 2}, "IDEA_TrainIDEA": {"steps": 3, "batch": 1}, "IDEA_RefitIdentity": {"steps": 3}}
+        node["inputs"].update(few.get(node["class_type"], {}))
+    (trained, refitted), (old, new) = (
+        [number for number, node in sorted(graph.prompt.items(), key=lambda item: int(item[0])) if node["class_type"] in kinds]
+        for kinds in (("IDEA_TrainIDEA", "IDEA_RefitIdentity"), ("KSampler",))
+    )
+    first, second = (host.probe(graph, "artist:described", a=[number, 0]) for number in (trained, refitted))
+    assert first["base_hash"] and second["base_hash"] != first["base_hash"]
+    assert second["config"]["refitted_from"]["base_hash"] == first["base_hash"] and len(second["config"]["losses"]) == 3
+    assert host.probe(graph, "state:compare", a=[old, 0], b=[new, 0]) > 1e-3
 
 
 def saved_identity(host) -> str:

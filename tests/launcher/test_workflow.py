@@ -1,12 +1,11 @@
 """Canvas workflows become the graph the server runs, with every value under its own name."""
 import json
-from pathlib import Path
 
 import pytest
 from launcher.errors import WorkflowError
+from launcher.example_workflow import EXAMPLES, number_of
 from launcher.workflow import load_workflow, override, to_prompt, widget_values
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLER = {"input": {"required": {
     "model": ["MODEL"], "seed": ["INT", {"default": 0}], "steps": ["INT", {"default": 20}], "sampler_name": [["euler", "ddim"]],
     "positive": ["CONDITIONING"], "denoise": ["FLOAT", {"default": 1.0}]}, "optional": {"note": ["STRING", {"default": "none"}]}}}
@@ -97,7 +96,7 @@ def test_override_changes_a_copy():
     assert override(before, "Loader", name="b")["1"]["inputs"]["name"] == "b" and before["1"]["inputs"]["name"] == "a"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_links_of_the_example_workflows_agree_with_their_nodes(path):
     saved = json.loads(path.read_text(encoding="utf-8"))
     nodes = {node["id"]: node for node in saved["nodes"]}
@@ -106,7 +105,7 @@ def test_the_links_of_the_example_workflows_agree_with_their_nodes(path):
         assert nodes[target]["inputs"][place]["link"] == number
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_nothing_lies_on_top_of_anything_on_the_canvas_and_every_node_is_in_one_group(path):
     saved = json.loads(path.read_text(encoding="utf-8"))
     title = 32  # pixels above a node's position
@@ -124,7 +123,6 @@ def overlap(one, other) -> bool:
 
 
 def test_the_workflows_are_numbered_without_a_gap_and_each_has_a_small_thumbnail():
-    paths = sorted((ROOT / "example_workflows").glob("*.json"))
-    assert [path.stem.split(" — ")[0] for path in paths] == [str(number) for number in range(len(paths))]
-    sizes = [path.with_suffix(".jpg").stat().st_size for path in paths]
+    assert [number_of(path) for path in EXAMPLES] == list(range(len(EXAMPLES)))
+    sizes = [path.with_suffix(".jpg").stat().st_size for path in EXAMPLES]
     assert all(0 < size <= 300_000 for size in sizes)

@@ -4,6 +4,7 @@ import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { LiveChart } from "./live_chart.js";
 import { addPassiveWidget, dropPassiveValues, growToFit } from "./passive_widget.js";
+import { wordsOf } from "./words.js";
 
 const TRAINERS = new Set(["IDEA_TrainIDEA", "IDEA_RefitIdentity"]);
 const CHART_HEIGHT = 150; // units of the canvas
@@ -34,12 +35,18 @@ function findTrainer(id) {
   return isTrainer(node) ? node : undefined;
 }
 
+/** The words of the language that the page is shown in; hosts of 2024 have no such setting and speak English. */
+function words() {
+  const setting = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? app.ui?.settings?.getSettingValue?.("Comfy.Locale");
+  return wordsOf(setting);
+}
+
 /** The strip of a trainer, made at its first message. */
 function chartOf(node, id) {
   if (!charts.has(node)) {
     const chart = new LiveChart(() => api.fetchApi("/idea/training/stop", {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ node: id }),
-    }));
+    }), words);
     charts.set(node, chart);
     const height = () => (chart.hasPreview ? PREVIEW_HEIGHT : CHART_HEIGHT);
     addPassiveWidget(node, "training", chart.element, height, { hideOnZoom: false, getMaxHeight: () => TALLEST_CHART });
@@ -95,9 +102,9 @@ async function catchUp() {
   }
 }
 
-function showStop({ detail }, text) {
+function showStop({ detail }, why) {
   const node = findTrainer(detail?.node_id);
-  if (node) charts.get(node)?.stop(text);
+  if (node) charts.get(node)?.stop(why);
 }
 
 function showText(node, text) {
@@ -131,8 +138,8 @@ app.registerExtension({
   setup() {
     api.addEventListener("idea.progress", showProgress);
     api.addEventListener("idea.preview", showPreview);
-    api.addEventListener("execution_interrupted", (event) => showStop(event, "stopped, queue to resume"));
-    api.addEventListener("execution_error", (event) => showStop(event, "stopped by an error"));
+    api.addEventListener("execution_interrupted", (event) => showStop(event, "cancelled"));
+    api.addEventListener("execution_error", (event) => showStop(event, "failed"));
   },
   afterConfigureGraph: catchUp,
   nodeCreated(node) {

@@ -12,17 +12,21 @@ const MANY = 150; // points from which on they are drawn smaller
 const BLUE = "#3d8bfd"; // these two stand out on dark and on light
 const ORANGE = "#e07b1a";
 
-/** '45 s left', '3 min left', '1 h 05 min left'. */
-export function remainingText(seconds) {
+/** '45 s left', '3 min left', '1 h 05 min left'; `say` is one of words.js. */
+export function remainingText(seconds, say) {
   if (!Number.isFinite(seconds)) return "";
-  if (seconds < 59.5) return `${Math.max(0, Math.round(seconds))} s left`;
+  if (seconds < 59.5) return say("seconds", { seconds: Math.max(0, Math.round(seconds)) });
   const minutes = Math.round(seconds / 60);
-  return minutes < 60 ? `${minutes} min left` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min left`;
+  return minutes < 60 ? say("minutes", { minutes }) : say("hours", { hours: Math.floor(minutes / 60), minutes: String(minutes % 60).padStart(2, "0") });
 }
 
 export class LiveChart {
-  /** @param {() => void} onStop called when Stop is pressed */
-  constructor(onStop) {
+  /**
+   * @param {() => void} onStop called when Stop is pressed
+   * @param {() => (name: string, values?: object) => string} words those of words.js, in the language that the page has now
+   */
+  constructor(onStop, words) {
+    this.words = words;
     this.curve = new LossCurve();
     this.likenesses = []; // [step, likeness] in order
     this.running = false;
@@ -41,11 +45,9 @@ export class LiveChart {
     this.stopButton = block("button", "margin-left:auto;padding:0 0.7em;font:inherit;line-height:1.4;cursor:pointer;border-radius:4px;" +
       "border:1px solid var(--border-color,#666);color:inherit;background:var(--comfy-menu-bg,#353535);pointer-events:auto");
     this.stopButton.type = "button";
-    this.stopButton.textContent = "Stop";
-    this.stopButton.title = "End the training with the best so far; the workflow goes on. Cancel instead keeps it for later.";
     this.stopButton.addEventListener("click", () => {
       this.stopButton.disabled = true;
-      this.time.textContent = "stopping";
+      this.time.textContent = this.words()("stopping");
       onStop();
     });
     for (const kind of ["pointerdown", "mousedown"]) this.stopButton.addEventListener(kind, (event) => event.stopPropagation()); // not a drag of the node
@@ -77,9 +79,13 @@ export class LiveChart {
     const { step, steps } = this.curve;
     const running = (this.running = step < steps && message.state !== "stopped");
     const mean = this.curve.mean().at(-1)?.[1];
-    this.progress.textContent = `step ${step}/${steps}`;
-    this.loss.textContent = mean === undefined ? "loss not finite" : `loss ${mean.toPrecision(3)}`;
-    if (!this.stopButton.disabled || !running) this.time.textContent = step >= steps ? "done" : running ? remainingText(message.remaining) : "stopped";
+    const say = this.words();
+    this.progress.textContent = say("step", { step, steps });
+    this.loss.textContent = mean === undefined ? say("notFinite") : say("loss", { loss: mean.toPrecision(3) });
+    const left = () => (running ? remainingText(message.remaining, say) : say("stopped"));
+    if (!this.stopButton.disabled || !running) this.time.textContent = step >= steps ? say("done") : left();
+    this.stopButton.textContent = say("stop");
+    this.stopButton.title = say("stopTip");
     this.#showLikeness();
     this.#showStop(running);
     this.#draw();
@@ -88,7 +94,7 @@ export class LiveChart {
   /** Show one `idea.preview` message. */
   preview({ image, step }) {
     this.picture.src = image;
-    this.picture.alt = this.picture.title = `the person after step ${step}`;
+    this.picture.alt = this.picture.title = this.words()("preview", { step });
     this.picture.style.display = "block";
   }
 
@@ -96,11 +102,11 @@ export class LiveChart {
     return this.picture.style.display !== "none";
   }
 
-  /** Training ended early. */
-  stop(text) {
+  /** Training ended early; `why` is a name in words.js. */
+  stop(why) {
     if (this.curve.step >= this.curve.steps) return;
     this.running = false;
-    this.time.textContent = text;
+    this.time.textContent = this.words()(why);
     this.#showStop(false);
     this.#draw();
   }
@@ -134,8 +140,8 @@ export class LiveChart {
     const [best, most] = this.likenesses.reduce((a, b) => (b[1] >= a[1] ? b : a));
     const dot = block("span", `color:${ORANGE}`);
     dot.textContent = "● ";
-    const now = this.likenesses.at(-1)[1].toFixed(2);
-    this.likeness.replaceChildren(dot, this.size > LOSS_UP_TO ? `alike ${now}` : `likeness ${now}, best ${most.toFixed(2)} at step ${best}`);
+    const values = { now: this.likenesses.at(-1)[1].toFixed(2), best: most.toFixed(2), step: best };
+    this.likeness.replaceChildren(dot, this.words()(this.size > LOSS_UP_TO ? "alike" : "likeness", values));
   }
 
   #draw() {
@@ -155,7 +161,7 @@ export class LiveChart {
     this.alike.setAttribute("d", this.likenesses.map((point, i) => (i ? "L" : "M") + place(point, less, more)).join(""));
     this.alikePoints.setAttribute("d", this.likenesses.map((point) => `M${place(point, less, more)}h0`).join(""));
     const said = [this.progress, this.loss, this.likeness, this.time].map((label) => label.textContent).filter(Boolean);
-    this.drawing.setAttribute("aria-label", `Training: ${said.join(", ")}`);
+    this.drawing.setAttribute("aria-label", this.words()("training", { said: said.join(", ") }));
   }
 }
 

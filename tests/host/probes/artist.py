@@ -41,5 +41,6 @@ def values(probe):
 
 
 def described(probe):
-    """a: Identity → family, trigger and configuration."""
-    return {"family": probe.a.family.name, "trigger": probe.a.trigger, "config": dict(probe.a.metadata.config), "consent": probe.a.metadata.consent}
+    """a: Identity → what its file says of it."""
+    meta = probe.a.metadata
+    return {"family": probe.a.family.name, "trigger": probe.a.trigger, "config": dict(meta.config), "consent": meta.consent, "base_hash": meta.base_hash}
