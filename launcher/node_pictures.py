@@ -25,6 +25,7 @@ from .server import PACK_NAME, HostProcess
 from .workflow import load_workflow
 
 PICTURES = CHECKOUT / "web" / "docs" / "images"
+RECIPE = "balanced"  # what Train IDEA shows first; only identities of one recipe can be merged
 WINDOW = (900, 1700)
 LEFT, TOP = 110, 190  # where the node stands on the canvas, beside the bars of the page
 WIDTH, GAP, MARGIN = 360, 50, 24  # all below one another: the panel of the help is narrow
@@ -145,7 +146,9 @@ return shown;
 """
 FINISHED = """
 const queue = await (await fetch('/queue')).json(), past = Object.values(await (await fetch('/history')).json());
-return past.length >= a[0] && !queue.queue_running.length && !queue.queue_pending.length && past.map((one) => one.status?.status_str);
+const failed = ({ status }) => status?.messages?.find(([kind]) => kind === 'execution_error')?.[1];
+const said = (one) => failed(one) ? `${failed(one).node_type}: ${failed(one).exception_message}` : one.status?.status_str;
+return past.length >= a[0] && !queue.queue_running.length && !queue.queue_pending.length && past.map(said);
 """
 SHOW = """
 const LEAST = 220; // the host itself gives a picture no less
@@ -185,6 +188,7 @@ def save_two_people(client: Client):
     prompt = load_workflow(example(3), client.object_info())
     trained = {node["inputs"]["trigger"].strip("<>"): number for number, node in prompt.items() if node["class_type"] == "IDEA_TrainIDEA"}
     for name, number in trained.items():
+        prompt[number]["inputs"]["recipe"] = RECIPE
         inputs = {"identity": [number, 0], "filename": name, "consent": "", "store_face": False}
         prompt[f"save {name}"] = {"class_type": "IDEA_SaveIdentity", "inputs": inputs}
     client.run(prompt)
