@@ -22,7 +22,7 @@ class WarmProcess:
     def __init__(self, module: str, arguments: list[str], cwd: Path, env: dict[str, str]):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_HEAVY])  # heard only before the first process
-        self._streams = [Path(tempfile.mkstemp(prefix="idea-cli-")[1]) for _ in range(2)]
+        self._streams = [_empty_file() for _ in range(2)]
         self._process = context.Process(target=_become, args=(module, arguments, str(cwd), env, *map(str, self._streams)))
         self._process.start()
 
@@ -30,7 +30,8 @@ class WarmProcess:
     def returncode(self) -> int | None:
         return self._process.exitcode
 
-    poll = lambda self: self._process.exitcode
+    def poll(self) -> int | None:
+        return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
@@ -51,6 +52,12 @@ class WarmProcess:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _empty_file() -> Path:
+    number, path = tempfile.mkstemp(prefix="idea-cli-")
+    os.close(number)
+    return Path(path)
 
 
 def _become(module: str, arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
