@@ -238,11 +238,7 @@ class _Run:
 
     def _backward(self) -> float:
         """Accumulate the gradients of one batch, micro-batch by micro-batch; returns the batch's loss."""
-        recipe, shape = self.recipe, self.latents.shape[1:]
-        batch = draw_batch(
-            self.config.seed, self.progress.step, recipe.batch, len(self.latents), len(self.config.templates), shape,
-            self.backend.timesteps, recipe.prompts_per_step, recipe.timestep_span,
-        )
+        recipe, batch = self.recipe, self.draw(self.progress.step)
         total = self._prior_backward(batch)
         for start in range(0, recipe.batch, self.micro):
             losses = self.picture_losses(batch, slice(start, start + self.micro))
@@ -255,6 +251,14 @@ class _Run:
             gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
             torch._foreach_div_(gradients, self.progress.loss_scale)
         return total
+
+    def draw(self, step: int) -> Batch:
+        """The random choices of a step."""
+        recipe = self.recipe
+        return draw_batch(
+            self.config.seed, step, recipe.batch, len(self.latents), len(self.config.templates), self.latents.shape[1:],
+            self.backend.timesteps, recipe.prompts_per_step, recipe.timestep_span,
+        )
 
     def picture_losses(self, batch: Batch, part: slice) -> Tensor:
         """(b,) losses of one micro-batch."""

@@ -6,7 +6,6 @@ from .portrait import TRIGGER
 from .requirements import CHECKOUT
 
 
-
 def number_of(path: Path) -> int:
     """The number an example workflow begins with: 10 comes after 9."""
     return int(path.stem.split(" — ")[0])

@@ -27,8 +27,8 @@ def draw_sheet(photo: Image.Image, tiles: list[tuple[Image.Image, str]], title: 
     width = 2 * MARGIN + large + COLUMNS * (TILE + GAP)
     sheet = Image.new("RGB", (width, MARGIN + TITLE + rows * (TILE + CAPTION + GAP)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 6), title, INK, _font(34))
-    pen.text((MARGIN, MARGIN + 42), subtitle, FAINT, _font(19))
+    pen.text((MARGIN, MARGIN - 6), title, INK, load_font(34))
+    pen.text((MARGIN, MARGIN + 42), subtitle, FAINT, load_font(19))
     _paste(sheet, pen, photo, MARGIN, MARGIN + TITLE, large, "the photograph: all that was learned from", FRAME)
     for number, (picture, caption) in enumerate(tiles):
         x = MARGIN + large + GAP + number % COLUMNS * (TILE + GAP)
@@ -100,7 +100,7 @@ def _paste(sheet, pen, picture: Image.Image, x: int, y: int, side: int, caption:
     sheet.paste(_square(picture, side), (x, y))
     if frame:
         pen.rectangle((x - 3, y - 3, x + side + 2, y + side + 2), outline=frame, width=3)
-    font = _font(18)
+    font = load_font(18)
     for number, line in enumerate(_wrapped(pen, caption, font, side)[:3]):
         pen.text((x, y + side + 8 + 23 * number), line, INK, font)
 
@@ -116,7 +116,7 @@ def _wrapped(pen, text: str, font, width: int) -> list[str]:
     return lines
 
 
-def _font(size: int):
+def load_font(size: int):
     return ImageFont.load_default(size)
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -19,7 +20,7 @@ from .errors import LauncherError
 from .example_workflow import EXAMPLES, number_of, on_demo_model
 from .hosts import find_checkouts, pip_host, pip_host_is_installed
 from .portrait import PHOTO, PATIENCE, _prompt_of, saving_nodes
-from .portrait_sheet import INK, PAPER, THUMBNAIL_WIDTH, _font, draw_sheet, short_caption
+from .portrait_sheet import INK, PAPER, THUMBNAIL_WIDTH, draw_sheet, load_font, short_caption
 from .requirements import CHECKOUT
 from .server import PACK_NAME, HostProcess
 from .workflow import load_workflow
@@ -29,7 +30,7 @@ QUALITY = 85
 SHEETS = ("IDEA_IdentityScore", "IDEA_ReferenceDoctor")  # what they draw says more than the pictures it was made of
 
 
-def mosaic(pictures: list[Image.Image], captions: list[str] = ()) -> Image.Image:
+def mosaic(pictures: list[Image.Image], captions: Sequence[str] = ()) -> Image.Image:
     """Return pictures in rows, each as high as the others and with its caption below, if there are captions; a single one is shown whole and large."""
     if len(pictures) == 1:
         large = pictures[0]
@@ -46,7 +47,7 @@ def mosaic(pictures: list[Image.Image], captions: list[str] = ()) -> Image.Image
         for place, picture in enumerate(row):
             sheet.paste(picture, (x, y))
             if captions:
-                pen.text((x + picture.width / 2, y + TILE + 6), captions[number * IN_A_ROW + place], INK, _font(18), anchor="ma")
+                pen.text((x + picture.width / 2, y + TILE + 6), captions[number * IN_A_ROW + place], INK, load_font(18), anchor="ma")
             x += picture.width + GAP
     return sheet
 

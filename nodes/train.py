@@ -30,7 +30,9 @@ class TrainIDEA:
                 "model": ("MODEL", {"tooltip": "The checkpoint to learn on. It is not changed."}),
                 "clip": ("CLIP", {"tooltip": "The text encoder of the same checkpoint. It is not changed."}),
                 "vae": ("VAE", {"tooltip": "Encodes each photograph once."}),
-                "image": ("IMAGE", {"tooltip": "One or a few photographs of the person; of each the largest square around the face is used, or from the middle where no mask says where it is."}),
+                "image": ("IMAGE", {"tooltip": (
+                    "One or a few photographs of the person; of each the largest square around the face is used, or from the middle where no mask says where it is."
+                )}),
                 "enhanced": (ENHANCED, {"tooltip": "From ID Enhancer, made with the same CLIP."}),
                 "trigger": ("STRING", {"default": "<anna>", "tooltip": "The word that stands for the person in your prompts. One word, best in angle brackets."}),
                 "recipe": (list(RECIPES), {"default": RECIPES[0], "tooltip": (

@@ -64,7 +64,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "where the person's word should look: where the model looks for the word face, or at the face that was found; default: the recipe's own"
     ))
     group.add_argument("--caption", action="append", default=[], metavar="TEXT", help=(
-        "what else the photographs show, such as 'smiling, in a forest': it is not learned as a part of the person. Once for all photographs, or repeated, one for each, in their order (those of a folder by name)"
+        "what else the photographs show, such as 'smiling, in a forest': it is not learned as a part of the person. "
+        "Once for all photographs, or repeated, one for each, in their order (those of a folder by name)"
     ))
     group.add_argument("--names", metavar="FILE", help="names that the textual anchor is averaged from, one per line; default: the shipped list")
     group.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS", help="how much a killed training may lose (default: %(default)g)")

@@ -174,14 +174,20 @@ def test_an_example_workflow_runs_on_the_demo_model(host, path):
         known = {**inputs.get("required", {}), **(inputs.get("optional") or {})}
         assert set(node["inputs"]) <= set(known) and set(inputs.get("required", {})) <= set(node["inputs"]), node
     prompt = on_demo_model(prompt, host.client.upload_picture(PHOTO), saved_identity(host))
-    few = {"KSampler": {"steps": 2}, "IDEA_TrainIDEA": {"steps": 5, "batch": 1}, "IDEA_RefitIdentity": {"steps": 5}}
-    if any(node["class_type"] == "IDEA_ReferenceDoctor" for node in prompt.values()):
-        del few["KSampler"]  # it would leave out what is drawn in two steps, and rightly
-    for node in prompt.values():  # the whole graph, in few steps
-        node["inputs"].update(few.get(node["class_type"], {}))
+    examined = any(node["class_type"] == "IDEA_ReferenceDoctor" for node in prompt.values())
+    shorten(prompt, training=5, drawing=None if examined else 2)  # the doctor would leave out what is drawn in two steps, and rightly
     execution = host.client.run(prompt, timeout=300)
     saving = [number for number, node in prompt.items() if node["class_type"] == "SaveImage"]
     assert saving and all(execution.pictures(number) for number in saving)
+
+
+def shorten(prompt: dict, training: int, drawing: int | None = 2):
+    """Change a graph: everybody is learned in `training` steps, every picture drawn in `drawing`, or None for the graph's own."""
+    few = {"IDEA_TrainIDEA": {"steps": training, "batch": 1}, "IDEA_RefitIdentity": {"steps": training}}
+    if drawing is not None:
+        few["KSampler"] = {"steps": drawing}
+    for node in prompt.values():
+        node["inputs"].update(few.get(node["class_type"], {}))
 
 
 def said_by(host, prompt: dict, kind: str) -> str:
@@ -206,9 +212,7 @@ def test_the_workflow_that_checks_photographs_finds_what_was_put_among_them(host
 def test_the_workflow_that_refits_brings_the_person_to_another_model(host, graph):
     """The model is another one to whoever compares: text encoder and denoiser have other weights, and the same noise becomes another picture."""
     graph.prompt.update(load_workflow(example(10), host.client.object_info()))
-    for node in graph.prompt.values():
-        few = {"KSampler": {"steps": 2}, "IDEA_TrainIDEA": {"steps": 3, "batch": 1}, "IDEA_RefitIdentity": {"steps": 3}}
-        node["inputs"].update(few.get(node["class_type"], {}))
+    shorten(graph.prompt, training=3)
     (trained, refitted), (old, new) = (
         [number for number, node in sorted(graph.prompt.items(), key=lambda item: int(item[0])) if node["class_type"] in kinds]
         for kinds in (("IDEA_TrainIDEA", "IDEA_RefitIdentity"), ("KSampler",))

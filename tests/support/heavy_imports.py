@@ -3,8 +3,7 @@ import diffusers
 import insightface  # noqa: F401
 import onnxruntime  # noqa: F401
 import torch  # noqa: F401
-import transformers  # noqa: F401
-from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion  # noqa: F401
+import transformers
 
 # The packages import their parts when they are first asked for.
 _PARTS = (

@@ -110,13 +110,7 @@ def thirty_steps(probe):
     with torch.inference_mode(False):
         before = {part: [p.detach().clone() for p in ps] for part, ps in run.module.parts().items()}
         run.learns_from = 0  # of an untrained UNet, a part of the gradient need not lead downwards
-        recipe, shape = run.recipe, run.latents.shape[1:]
-        batches = [
-            probe.module("idea_engine.batch").draw_batch(
-                run.config.seed, step, recipe.batch, len(run.latents), len(run.config.templates), shape, 1000, recipe.prompts_per_step, recipe.timestep_span
-            )
-            for step in range(0, recipe.steps, 3)
-        ]
+        batches = [run.draw(step) for step in range(0, run.recipe.steps, 3)]
 
         def fixed():
             with backend.training(), torch.no_grad():
