@@ -73,30 +73,38 @@ def inactive_sets(applied: list[AppliedIdentity]) -> set[frozenset[str]]:
 
 @dataclass(frozen=True)
 class Place:
-    """One mention: who, and the positions of the n pseudo-tokens in the text condition."""
+    """One mention: who, the positions of the n pseudo-tokens in the text condition, and those of its chunk from the end mark on: where no text of
+    the prompt has words any more."""
 
     applied: AppliedIdentity
     positions: tuple[int, ...]
+    ending: tuple[int, ...] = ()
 
 
 def adapt(condition: Tensor, places: Sequence[Place]) -> Tensor:
-    """The text condition (1, L, d) with every mentioned identity's adapter applied to the chunk in which it is mentioned.
+    """The text condition (B, L, d) with every mentioned identity's adapter and ending applied to the chunk in which it is mentioned.
 
-    All residuals are computed from the plain condition, so the order in which identities were applied does not matter.
+    All residuals are computed from the plain condition and summed in the order of the identities' contents, so the order in which they were
+    applied does not matter.
     """
     result = condition
-    for applied in {id(place.applied): place.applied for place in places}.values():
+    for applied in sorted({id(place.applied): place.applied for place in places}.values(), key=lambda one: one.key):
+        own = [place for place in places if place.applied is applied]
+        if applied.faded.ending is not None:
+            at = torch.zeros(condition.shape[1], 1, dtype=condition.dtype, device=condition.device)
+            at[sorted({position for place in own for position in place.ending})] = 1.0
+            result = result + at * applied.faded.ending.to(condition)
         weights = applied.faded.adapter
         if weights is None or weights.gate == 0.0:
             continue
-        own = [p for place in places if place.applied is applied for p in place.positions]
+        positions = [position for place in own for position in place.positions]
         change = torch.zeros_like(condition)
-        for start in sorted({position // CHUNK * CHUNK for position in own}):
+        for start in sorted({position // CHUNK * CHUNK for position in positions}):
             part = slice(start, min(start + CHUNK, condition.shape[1]))
             change[:, part] = adapter_residual(weights, condition[:, part]).to(condition)
         if weights.scope == "tokens":
             keep = torch.zeros(condition.shape[1], 1, dtype=torch.bool, device=condition.device)
-            keep[own] = True
+            keep[positions] = True
             change = change * keep
         result = result + change
     return result

@@ -42,6 +42,7 @@ def map_tensors(identity: Identity, change: Callable[[str, Tensor], Tensor]) -> 
         tokens=mapped("", identity.tokens),
         anchor=mapped("anchor.", identity.anchor),
         adapter=adapter,
+        ending=None if identity.ending is None else change("ending", identity.ending),
         key_offsets={i: change(f"kv.{i}.key", t) for i, t in identity.key_offsets.items()},
         value_offsets={i: change(f"kv.{i}.value", t) for i, t in identity.value_offsets.items()},
         key_weights={i: change(f"kv.{i}.key_weight", t) for i, t in identity.key_weights.items()},
@@ -66,13 +67,13 @@ def named_tensors(identity: Identity) -> dict[str, Tensor]:
 
 
 def rounded(identity: Identity) -> Identity:
-    """The precision of the file: pseudo-tokens, anchor and face in float32, the large parts in float16; detached, on the CPU.
+    """The precision of the file: pseudo-tokens, anchor, ending and face in float32, the large parts in float16; detached, on the CPU.
 
     Rounding happens once, when training ends, so that memory and file hold the same person bit for bit.
     """
 
     def change(name: str, tensor: Tensor) -> Tensor:
-        small = name.startswith(("clip_", "anchor.", "face.", "stages."))
+        small = name.startswith(("clip_", "anchor.", "ending", "face.", "stages."))
         return tensor.detach().to("cpu", torch.float32 if small else torch.float16).contiguous().clone()
 
     with torch.inference_mode(False):
@@ -83,7 +84,7 @@ def faded(identity: Identity, strength: float) -> Identity:
     """The identity at another strength: 1 is unchanged, towards 0 the tokens (of every stage) fade to the anchor (an average person), above 1
     exaggerates.
 
-    Adapter, keys and values scale with ``strength``. Without an anchor (imported files) the tokens stay as they are.
+    Adapter, ending, keys and values scale with ``strength``. Without an anchor (imported files) the tokens stay as they are.
     """
     if strength == 1.0:
         return identity
@@ -92,12 +93,13 @@ def faded(identity: Identity, strength: float) -> Identity:
         return {key: torch.lerp(identity.anchor[key], rows, strength) if key in identity.anchor else rows for key, rows in tokens.items()}
 
     adapter = identity.adapter and replace(identity.adapter, gate=identity.adapter.gate * strength)
+    ending = None if identity.ending is None else identity.ending * strength
     scaled = {
         name: {i: tensor.float() * strength for i, tensor in getattr(identity, name).items()}
         for name in ("key_offsets", "value_offsets", "key_weights", "value_weights")
     }
     stages = tuple(StageTokens(towards_anchor(stage.key), towards_anchor(stage.value)) for stage in identity.stages)
-    return replace(identity, tokens=towards_anchor(identity.tokens), adapter=adapter, stages=stages, **scaled)
+    return replace(identity, tokens=towards_anchor(identity.tokens), adapter=adapter, ending=ending, stages=stages, **scaled)
 
 
 def content_hash(identity: Identity) -> str:

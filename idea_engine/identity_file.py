@@ -17,7 +17,7 @@ from .identity import named_tensors, rounded
 from .tokens import check_trigger
 from .types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 knows the ending; a file without one is still written as 1
 MAX_BYTES = 4 << 30  # the recipe 'paper' on SDXL changes 340 M weights (680 MB); everything else is far smaller
 MAX_HEADER_BYTES = 16 << 20
 MAX_STACKED = 16  # adapters of a merged identity: each costs one small self-attention per prompt
@@ -117,7 +117,7 @@ def _metadata(identity: Identity) -> dict[str, str]:
     adapter = identity.adapter
     config = {**meta.config, "adapter": None if adapter is None else {"gate": adapter.gate, "scope": adapter.scope}}
     fields = {
-        "idea.format_version": str(FORMAT_VERSION),
+        "idea.format_version": str(1 if identity.ending is None else FORMAT_VERSION),
         "idea.method": meta.method,
         "idea.config": json.dumps(config, sort_keys=True),
         "idea.base_family": identity.family.name,
@@ -186,6 +186,7 @@ def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], na
         tokens=tokens,
         anchor={key: reader.take(f"anchor.{key}", tuple(rows.shape)) for key, rows in tokens.items() if f"anchor.{key}" in tensors},
         adapter=adapter,
+        ending=reader.take("ending", (d,)) if "ending" in tensors else None,
         key_offsets=blocks["key"],
         value_offsets=blocks["value"],
         key_weights=blocks["key_weight"],

@@ -201,6 +201,9 @@ class Identity:
         tokens: encoder key → (n, w) float32 pseudo-token embeddings, fed to the text encoder in place of words.
         anchor: encoder key → (n, w) float32, where training started; strength fades the tokens towards it. May be empty.
         adapter: the adapter on the text condition, or None.
+        ending: (d,) float32: what is added to the text condition from the end mark on, in the chunk in which the person is mentioned, or None.
+            CLIP's encoders are causal: the end mark and the padding have read the whole prompt, and hold more of a person than the person's
+            own words do.
         key_offsets, value_offsets: cross-attention block number → (n, d): what is added to the text condition at the identity's own
             positions before the block's key / value projection. Blocks are numbered in the order in which the UNet runs them.
         key_weights, value_weights: block number → (c, d): global change of the projections (recipe ``paper`` only).
@@ -215,6 +218,7 @@ class Identity:
     metadata: IdentityMetadata
     anchor: Mapping[str, Tensor] = field(default_factory=dict)
     adapter: AdapterWeights | None = None
+    ending: Tensor | None = None
     key_offsets: Mapping[int, Tensor] = field(default_factory=dict)
     value_offsets: Mapping[int, Tensor] = field(default_factory=dict)
     key_weights: Mapping[int, Tensor] = field(default_factory=dict)

@@ -35,7 +35,7 @@ class Score:
         copying: likeness to the training photograph beyond likeness to the person.
         missed: share of pictures in which the face pack finds no face.
         prompt: attribute → share of pictures that show what the prompt said.
-        by_step: step → calibrated likeness of the first prompts.
+        by_step: step → calibrated likeness and prompt accuracy at that step.
         inside: share of the attention of the person's words inside the face; None where it cannot be told.
     """
 
@@ -45,7 +45,7 @@ class Score:
     copying: float
     missed: float
     prompt: dict[str, float]
-    by_step: dict[int, float]
+    by_step: dict[int, tuple[float, float]]
     drift: float
     seconds: float
     peak_megabytes: float
@@ -67,7 +67,10 @@ def score(trial: Trial, split: str, index: int, photos: int) -> Score:
     # how much nearer to the very photograph than an honest other photograph of the person is
     copying = float((vectors @ reference.T).mean() - (ruler.own @ reference.T).mean()) - (float(raw.mean()) - ruler.ceiling)
     prompt = shown_as_said(trial.pictures, PROMPTS)
-    by_step = {step: ruler.calibrated(float(ruler.cosines(pictures).mean())) for step, pictures in trial.by_step.items()}
+    by_step = {
+        step: (float(ruler.likeness(pictures).mean()), float(np.mean([*shown_as_said(pictures, PROMPTS).values()])))
+        for step, pictures in trial.by_step.items()
+    }
     return Score(
         likeness, ruler.calibrated(likeness), float(places.float().mean()), copying, 1 - float(seen.mean()), prompt, by_step,
         trial.drift, trial.seconds, trial.peak_megabytes, trial.inside,
@@ -85,7 +88,8 @@ def summary(scores: list[Score]) -> dict[str, list[float]]:
     if told := [s.inside for s in scores if s.inside is not None]:
         columns["inside"] = told
     for step in scores[0].by_step:
-        columns[f"at {step}"] = [s.by_step[step] for s in scores if step in s.by_step]
+        for place, what in enumerate(("at", "prompt at")):
+            columns[f"{what} {step}"] = [s.by_step[step][place] for s in scores if step in s.by_step]
     return {name: [round(float(np.mean(values)), 4), round(float(np.std(values)), 4)] for name, values in columns.items()}
 
 
@@ -148,7 +152,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--people-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=0, help="training steps for every method; 0 = each method's own")
-    parser.add_argument("--stops", default="10,25,50,100", help="steps at which likeness is measured on the way")
+    parser.add_argument("--stops", default="", help="steps at which likeness and prompt are measured on the way, such as 25,50")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, default=None, help="write figures here, and a sheet of each method beside it; what is there already is not run again")
     parser.add_argument("--markdown", action="store_true", help="print the table as the documents show it")
@@ -159,7 +163,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no such method: {', '.join(unknown)}. Known: {', '.join(CONTENDERS)}")
     if options.quick:
-        options.people, options.seeds, options.steps, options.stops = 2, 1, options.steps or 40, "10,25"
+        options.people, options.seeds, options.steps, options.stops = 2, 1, options.steps or 40, "20"
     torch.set_num_threads(options.threads)
     kept = _kept(options)
     stops = tuple(int(step) for step in options.stops.split(",") if step)

@@ -20,6 +20,8 @@ class Contender:
         changes: fields of the recipe that differ.
         captioned: whether the user also said what each photograph shows beside the person.
         photos: how many photographs, where the row asks for another number than the benchmark; 0 for the benchmark's.
+        judged_every: after how many steps previews are judged by the face pack's recognizer against the reference, the most alike step being
+            kept; 0 for the last step.
         shows: where nothing is learned: ``photograph``, which FaceCLIP reads with every prompt, or ``name``, somebody whom the model knows by
             name: what the model itself makes of the prompts.
     """
@@ -28,6 +30,7 @@ class Contender:
     changes: dict = field(default_factory=dict)
     captioned: bool = False
     photos: int = 0
+    judged_every: int = 0
     shows: str = ""
 
 
@@ -38,6 +41,7 @@ def _part_lr(**factors: float) -> dict[str, float]:
 # Only the tokens learn, with no regularisation: textual inversion. Both at the best of the rates .003, .006, .012 (and .025 from the anchor).
 _TOKENS_ONLY = dict(trains=("tokens",), anchor_weight=0.0, batch=4, steps=100, lr=0.012)
 _BOTH = ("tokens", "stages")
+_OURS_IN_STAGES = (*BALANCED.trains, "stages")
 
 CONTENDERS: dict[str, Contender] = {
     "base": Contender("", shows="name"),
@@ -55,9 +59,9 @@ CONTENDERS: dict[str, Contender] = {
     "sefi-stages": Contender("sefi", dict(_TOKENS_ONLY, trains=_BOTH, attention_weight=0.0)),
     "sefi-both": Contender("sefi", dict(_TOKENS_ONLY, trains=_BOTH)),
     "sefi": Contender("sefi"),
-    "balanced-stages": Contender("balanced", dict(trains=("tokens", "key_value", "stages"), stages=5, part_lr=_part_lr(stages=WORD_RATE))),
+    "balanced-stages": Contender("balanced", dict(trains=_OURS_IN_STAGES, stages=5, part_lr=_part_lr(stages=WORD_RATE))),
     "balanced-stages-no-attention": Contender("balanced", dict(
-        trains=("tokens", "key_value", "stages"), stages=5, part_lr=_part_lr(stages=WORD_RATE), attention_weight=0.0,
+        trains=_OURS_IN_STAGES, stages=5, part_lr=_part_lr(stages=WORD_RATE), attention_weight=0.0,
     )),
     "faceclip": Contender("", shows="photograph"),
 }
@@ -67,22 +71,27 @@ ABLATION: dict[str, Contender] = {
     "balanced-no-mask": Contender("balanced", dict(face_share=0.0)),
     "balanced-no-expressions": Contender("balanced", dict(reads_expressions=False)),
     "balanced-captioned": Contender("balanced", captioned=True),
-    "balanced-no-key-value": Contender("balanced", dict(trains=("tokens",))),
+    "balanced-tokens": Contender("balanced", dict(trains=("tokens",))),
+    "balanced-no-ending": Contender("balanced", dict(trains=("tokens", "key_value"))),
+    "balanced-no-key-value": Contender("balanced", dict(trains=("tokens", "ending"))),
     "balanced-through-unet": Contender("balanced", dict(gradient_through="unet")),
     "balanced-whole-schedule": Contender("balanced", dict(timestep_span=None)),
     "balanced-face-word": Contender("balanced", dict(attention_target="face_word", attention_weight=ATTENTION_WEIGHTS["face_word"])),
     "balanced-low-rank": Contender("balanced", dict(key_value_rank=8, part_lr=_part_lr(key_value=0.25))),
-    "balanced-adapter": Contender("balanced", dict(trains=("tokens", "adapter", "gate", "key_value"), part_lr=_part_lr(adapter=0.05))),
+    "balanced-adapter": Contender("balanced", dict(trains=(*BALANCED.trains, "adapter", "gate"), part_lr=_part_lr(adapter=0.05))),
     "balanced-enhancer": Contender("balanced", dict(
-        trains=("tokens", "enhancer", "key_value"), key_value_rank=8, part_lr=_part_lr(enhancer=0.05, key_value=0.25),
+        trains=(*BALANCED.trains, "enhancer"), key_value_rank=8, part_lr=_part_lr(enhancer=0.05, key_value=0.25),
     )),
     # An average name, as the encoder gives it, is twenty times as large as a word's row: it moves by smaller shares.
-    "balanced-anchor-start": Contender("balanced", dict(start="anchor", part_lr={})),
-    "balanced-names-covariance": Contender("balanced", dict(start="anchor", part_lr={}, covariance="names", anchor_weight=1e-2)),
+    "balanced-anchor-start": Contender("balanced", dict(start="anchor", part_lr=_part_lr(tokens=1.0))),
+    "balanced-names-covariance": Contender("balanced", dict(start="anchor", part_lr=_part_lr(tokens=1.0), covariance="names", anchor_weight=1e-2)),
     "balanced-min-snr": Contender("balanced", dict(snr_ceiling=5.0)),
     "balanced-constant-rate": Contender("balanced", dict(decay=False, warmup=0)),
     "balanced-four-photos": Contender("balanced", photos=4),
-    "paper-prior": Contender("paper", dict(prior_weight=1.0)),
+    "balanced-early-stopping": Contender("balanced", judged_every=8),
+    # The prior holds what acts on every prompt, which of all recipes only the paper's does; at our default's length, for its own takes eight times that.
+    "paper-short": Contender("paper", dict(steps=80, batch=4)),
+    "paper-short-prior": Contender("paper", dict(steps=80, batch=4, prior_weight=1.0)),
     "untrained": Contender("balanced", dict(steps=1, lr=0.0)),
 }
 CONTENDERS |= ABLATION

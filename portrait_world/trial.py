@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -42,7 +42,7 @@ class Trial:
 
     Attributes:
         pictures: (prompts, 128, 128, 3) uint8, one per prompt of PROMPTS. faces: of :func:`~portrait_world.likeness.faces_in`, one per picture.
-        by_step: training step → pictures of the first prompts at that step.
+        by_step: training step → pictures, as ``pictures``, at that step.
         drift: mean absolute change of the plain prompts' pictures, in 0..255 steps.
         seconds: of the processor, for the training. peak_megabytes: of the process, nan where the system does not tell.
         inside: share of the attention of the person's words that lies inside the face, 0..1; None where there are no such words, or no face.
@@ -76,7 +76,6 @@ def open_backend():
     from .pipeline import load_pipeline
 
     pipe = load_pipeline()
-    pipe.unet.to(torch.bfloat16)  # as hosts run it where they can; what is learned stays float32
     return DiffusersBackend(pipe)
 
 
@@ -120,6 +119,21 @@ def read_faces(pictures: np.ndarray):
     return photos, embed_faces(face_model(), photos)
 
 
+def seen_by(face) -> Callable[[Tensor], float]:
+    """(K, H, W, 3) pictures in 0..1 → their mean cosine to a FaceEmbedding, as the face pack sees both; a picture without a face counts 0. The judge
+    is not asked."""
+    from idea_engine.face import align_face
+
+    person = face.mean()
+
+    def likeness(pictures: Tensor) -> float:
+        pixels = (pictures * 255).round().byte().numpy()
+        crops = [align_face(picture, found.landmarks) for picture, found in zip(pixels, faces_in(pixels), strict=True) if found is not None]
+        return float((torch.as_tensor(np.asarray(face_model().embed(crops))) @ person).sum()) / len(pixels) if crops else 0.0
+
+    return likeness
+
+
 @dataclass(frozen=True)
 class Learned:
     """A person as a method has learned them.
@@ -144,7 +158,7 @@ def learn(
     Args:
         method: a name of CONTENDERS.
         steps: training steps; 0 = the recipe's own.
-        stops: steps at which the first two prompts are drawn too.
+        stops: steps at which the person is drawn too.
         backend: the model to learn on; None for the shipped one.
         begin: a ``build`` of :func:`idea_engine.train.train`, for another start than the recipe's own.
 
@@ -152,6 +166,7 @@ def learn(
         FaceNotFoundError: the face pack finds no face in one of the reference photographs.
     """
     from idea_engine.methods import build as anew
+    from idea_engine.previews import Previews
     from idea_engine.train import train
     from idea_engine.train_config import TrainConfig
 
@@ -169,7 +184,7 @@ def learn(
         nonlocal drawing
         if event.step in stops:
             begun = time.process_time()
-            by_step[event.step] = artist.draw(PROMPTS[:2], seed)
+            by_step[event.step] = artist.draw(PROMPTS, seed)
             drawing += time.process_time() - begun
 
     def build(*arguments):
@@ -184,7 +199,8 @@ def learn(
     begun = time.process_time()  # what the training computes, whatever else the machine does
     said = tuple(captions.circumstances(shot) for shot in reference_shots(index, photos)) if contender.captioned else ()
     config = Config(trigger="<anna>", resolution=128, seed=seed, captions=said)
-    identity, _ = train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, build=build)
+    previews = Previews(contender.judged_every, seen_by(face)) if contender.judged_every else None
+    identity, _ = train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, previews=previews, build=build)
     seconds = time.process_time() - begun - drawing
     return Learned(identity, artist, by_step, seconds, plain)
 

@@ -149,17 +149,17 @@ class _Texts:
 
     def _encode(self, pair: tuple[str, str], absent: frozenset[str]) -> tuple[TextCondition, tuple[Place, ...], tuple]:
         """One prompt with its mentions but those of ``absent``, and their stages; the adapters have acted on all of it."""
-        inputs, found, end = {}, {}, 0
+        inputs, found, end, last = {}, {}, 0, 0
         for (key, tokenizer), text in zip(self.backend.tokenizers.items(), pair):
             rows, places, end = self._read(key, tokenizer, text, absent)
-            inputs[key] = rows[None]
+            inputs[key], last = rows[None], max(last, end)
             for place in places:
                 found.setdefault(place.applied.key, {}).setdefault(key, []).append(place)
         # Of SDXL's two texts the first that mentions an identity counts; the last encoder's end is where SDXL reads its pooled feature.
         places = tuple(place for by_encoder in found.values() for place in next(iter(by_encoder.values())))
         condition = self.backend.encode_text(inputs, [end])
         # One person under two triggers is one person, whose adapter acts once.
-        persons = [Place(self.by_key[place.applied.key], place.positions) for place in places]
+        persons = [Place(self.by_key[place.applied.key], place.positions, tuple(range(last, CHUNK))) for place in places]
         staged = []
         for person, by_encoder in found.items():
             tokens = [tokens for stage in self.by_key[person].faded.stages for tokens in (stage.key, stage.value)]

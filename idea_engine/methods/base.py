@@ -24,7 +24,7 @@ class Recipe:
     Attributes:
         name: as the artist chooses it.
         trains: the parts that learn, out of ``tokens``, ``enhancer``, ``adapter`` (its matrices), ``gate`` (its γ),
-            ``key_value`` (own positions), ``global_key_value`` and ``stages``.
+            ``key_value`` (own positions), ``ending`` (the end mark and the padding), ``global_key_value`` and ``stages``.
         steps, batch: defaults where the user leaves 0.
         lr: learning rate of the tokens per picture of the batch; the step uses lr × batch (METHODS §1.6).
         part_lr: factor on that rate, per part.

@@ -26,14 +26,14 @@ PAPER = Recipe(
     part_lr={"enhancer": 0.02, "adapter": 0.02, "global_key_value": 0.002},
 )
 WORD_RATE = 22.0  # a word's row is small, and the text encoder stands between it and the picture: it moves by larger shares than keys and values
-# Ours, found by measuring (docs/ablation.md): the tokens begin as a plain word, which no prompt stumbles over, and own keys and values at their
-# positions make the face. Only the face counts in the loss, the tokens are held to look at the face, and the photograph's expression is said in
+# Ours, found by measuring (docs/ablation.md): the tokens begin as a plain word, which no prompt stumbles over; an ending, one vector where a
+# prompt has no words any more, makes the face, and so do own keys and values at the tokens' positions. Only the face counts in the loss, the tokens are held to look at the face, and the photograph's expression is said in
 # the prompt: what is not the person is not learned. Faces are decided in the middle of the noise schedule, so that is what is learned from, and
 # the loss is followed back through the UNet's decoder only. There is no adapter, and no anchor pulls back: the script's λ pulls on a token
 # with λ/√ζ = 0.18 whatever the distance, more than the pictures do. The attention's weight is a choice of its own beside
 # ATTENTION_WEIGHTS: .03 went with half this rate, .06 goes with this one, and .12 took more likeness than it gave to the prompt.
 BALANCED = Recipe(
-    name="balanced", trains=("tokens", "key_value"), steps=40, batch=4, lr=0.006, part_lr={"tokens": WORD_RATE}, relative=True, start="person",
+    name="balanced", trains=("tokens", "ending", "key_value"), steps=40, batch=4, lr=0.006, part_lr={"tokens": WORD_RATE, "ending": 2.0}, relative=True, start="person",
     warmup=3, decay=True, anchor_weight=0.0, key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0,
     timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder",
 )
@@ -57,6 +57,7 @@ class IDEA(IdentityModule):
         own = len(blocks) if "key_value" in recipe.trains else 0
         self.key_value = seeded(enhanced.seed + 2, IDKeyValue, width, own, recipe.key_value_rank, len(enhanced.anchor.names_used))
         everywhere = blocks if "global_key_value" in recipe.trains else ()
+        self.ending = nn.Parameter(torch.zeros(width))
         self.global_key = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
         self.global_value = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
         # Copies: what arrives from a host may be inference tensors, which no backward pass may save.
@@ -72,12 +73,14 @@ class IDEA(IdentityModule):
             "adapter": [*self.adapter.project.parameters(), *self.adapter.attention.parameters()],
             "gate": [self.adapter.gamma],
             "key_value": list(self.key_value.parameters()),
+            "ending": [self.ending],
             "global_key_value": [*self.global_key, *self.global_value],
         }
 
     def sizes(self) -> dict[str, list[float]]:
         read = _root_mean_square(self.anchor)  # an average name, as cross-attention reads it
-        return {"tokens": [_root_mean_square(rows) for rows in self.start.values()], "key_value": [read] * len(list(self.key_value.parameters()))}
+        own = [read] * len(list(self.key_value.parameters()))
+        return {"tokens": [_root_mean_square(rows) for rows in self.start.values()], "key_value": own, "ending": [read]}
 
     def features(self) -> Tensor:
         """(n, 2d): the enhanced identity F."""
@@ -95,7 +98,15 @@ class IDEA(IdentityModule):
         return self.encode(backend, prompts, dict(self.tokens)).rows(rows)
 
     def encode(self, backend: DiffusionBackend, prompts: Sequence[Prompt], tokens: Mapping[str, Tensor]) -> TextCondition:
-        """The prompts with ``tokens`` (see :func:`prompt_inputs`) in their places, as the adapter leaves them."""
+        """The prompts with ``tokens`` (see :func:`prompt_inputs`) in their places, as the adapter and the ending leave them."""
+        plain = self._adapted(backend, prompts, tokens)
+        if "ending" not in self.recipe.trains:
+            return plain
+        ends = torch.tensor([prompt.end for prompt in prompts], device=plain.context.device)
+        after = torch.arange(plain.context.shape[1], device=ends.device) >= ends[:, None]
+        return TextCondition(plain.context + after[:, :, None] * self.ending, plain.pooled)
+
+    def _adapted(self, backend: DiffusionBackend, prompts: Sequence[Prompt], tokens: Mapping[str, Tensor]) -> TextCondition:
         plain = backend.encode_text(prompt_inputs(backend, prompts, tokens), [prompt.end for prompt in prompts])
         if "gate" not in self.recipe.trains:  # it stays closed
             return plain
@@ -136,6 +147,7 @@ class IDEA(IdentityModule):
                 anchor=self.start,
                 # A gate that stays closed is none.
                 adapter=self.adapter.bake(self.features(), self.recipe.adapter_scope) if "gate" in self.recipe.trains else None,
+                ending=self.ending if "ending" in self.recipe.trains else None,
                 **offsets,
                 key_weights=dict(enumerate(self.global_key)),
                 value_weights=dict(enumerate(self.global_value)),

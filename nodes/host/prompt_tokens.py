@@ -12,7 +12,8 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...idea_engine.applied import AppliedIdentity, Place, adapt, inactive_sets
+from ...idea_engine.applied import CHUNK, AppliedIdentity, Place, adapt, inactive_sets
+from ...idea_engine.clip_tokenizer import END
 from ...idea_engine.errors import TriggerError
 from ...idea_engine.tokens import trigger_pattern
 from .mentions import MENTIONS, BoundedPrompt, Mention
@@ -110,7 +111,7 @@ def _word(applied: AppliedIdentity) -> str:
 
 
 class _IdentityEncoder:
-    """Mixed into a host text encoder: applies the adapters where identities are mentioned, and remembers where that was."""
+    """Mixed into a host text encoder: applies the adapters and endings where identities are mentioned, and remembers where that was."""
 
     def encode_token_weights(self, token_weight_pairs):
         applied = getattr(self, _APPLIED)
@@ -212,14 +213,23 @@ def find_places(pairs, applied: Sequence[AppliedIdentity]) -> list[Place]:
         pairs: encoder letter (``l``, ``g``, ``h``) → chunks of (token, weight, …), a token being an id or a tensor.
     """
     places = []
+    texts = list(pairs.values()) if isinstance(pairs, dict) else [pairs]
     for one in {one.key: one for one in applied}.values():
         for encoder, rows in one.faded.tokens.items():
             chunks = pairs.get(encoder.removeprefix("clip_"), []) if isinstance(pairs, dict) else pairs
             found = _positions([entry[0] for chunk in chunks for entry in chunk], rows)
             if found:
-                places += [Place(one, tuple(range(start, start + len(rows)))) for start in found]
+                places += [Place(one, tuple(range(start, start + len(rows))), _ending(texts, start)) for start in found]
                 break
     return places
+
+
+def _ending(texts: Sequence[Sequence], position: int) -> tuple[int, ...]:
+    """The positions from the end mark on of the chunk that holds ``position``; of SDXL's two texts the longer one counts."""
+    number, offset = divmod(position, CHUNK)
+    chunks = [text[number] for text in texts if number < len(text)]
+    first = max(next((i for i, entry in enumerate(chunk) if not torch.is_tensor(entry[0]) and entry[0] == END), len(chunk)) for chunk in chunks)
+    return tuple(range(position - offset + first, position - offset + min(map(len, chunks))))
 
 
 def _positions(tokens: Sequence, rows: Tensor) -> list[int]:

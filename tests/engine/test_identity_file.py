@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ def identity():
             tokens={"clip_l": rand(2, 16), "clip_g": rand(2, 24)},
             anchor={"clip_l": rand(2, 16), "clip_g": rand(2, 24)},
             adapter=AdapterWeights(rand(2, d), attention, gate=0.123456789, scope="tokens"),
+            ending=rand(d),
             key_offsets={0: rand(2, d), 11: rand(2, d)},
             value_offsets={0: rand(2, d), 11: rand(2, d)},
             key_weights={3: rand(8, d)},
@@ -55,6 +57,17 @@ def test_a_saved_identity_comes_back_bit_for_bit(identity, tmp_path):
     assert path.name == "anna.safetensors"
     same(load_identity(path), identity)
     assert content_hash(load_identity(path)) == content_hash(identity)
+
+
+def test_only_a_file_with_an_ending_asks_for_a_reader_that_knows_it(identity, tmp_path):
+    from safetensors import safe_open
+
+    versions = []
+    for number, made in enumerate((identity, replace(identity, ending=None))):
+        with safe_open(str(save_identity(made, tmp_path / str(number))), framework="pt") as file:
+            versions.append((file.metadata()["idea.format_version"], "ending" in file.keys()))
+        same(load_identity(tmp_path / f"{number}.safetensors"), replace(made, face=None))
+    assert versions == [("2", True), ("1", False)]
 
 
 def test_the_face_is_not_stored_unless_asked(identity, tmp_path):
@@ -177,6 +190,7 @@ def test_fading_interpolates_to_the_anchor_and_scales_the_rest(identity):
     half = faded(identity, 0.5)
     torch.testing.assert_close(half.tokens["clip_l"], (identity.tokens["clip_l"] + identity.anchor["clip_l"]) / 2)
     assert half.adapter.gate == identity.adapter.gate / 2
+    torch.testing.assert_close(half.ending, identity.ending / 2)
     torch.testing.assert_close(half.key_offsets[11], identity.key_offsets[11].float() / 2)
     for stage, original in zip(half.stages, identity.stages):
         torch.testing.assert_close(stage.value["clip_g"], (original.value["clip_g"] + identity.anchor["clip_g"]) / 2)

@@ -30,7 +30,7 @@ def person(seed: int, method: str = "fast", family: ModelFamily = FAMILY, **meta
         family, {key: rows + rand(*rows.shape) for key, rows in anchor.items()},
         IdentityMetadata(**{"trigger": f"<p{seed}>", "method": method, "family": family.name, "licence": "free", "recognizer": "r", **meta}), anchor=anchor,
         adapter=AdapterWeights(rand(N, d), attention, 0.2 + 0.1 * seed, "tokens"), face=torch.nn.functional.normalize(rand(512), dim=0),
-        key_offsets={i: rand(N, d) for i in range(BLOCKS)}, value_offsets={i: rand(N, d) for i in range(BLOCKS)},
+        key_offsets={i: rand(N, d) for i in range(BLOCKS)}, value_offsets={i: rand(N, d) for i in range(BLOCKS)}, ending=rand(d),
     )
     return rounded(made)
 
@@ -54,6 +54,7 @@ def test_order_does_not_matter():
     for name in ("tokens", "key_offsets", "value_offsets"):
         for key, rows in getattr(one, name).items():
             torch.testing.assert_close(rows.float(), getattr(other, name)[key].float(), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(one.ending, other.ending)
 
 
 def test_two_strangers_make_somebody_as_far_from_the_average_as_they_are():
@@ -149,6 +150,7 @@ def test_parts_at_their_own_strength_touch_only_that_part():
     tokens, adapter, keys = faded_parts(anna, tokens=0.5), faded_parts(anna, adapter=0.5), faded_parts(anna, key_value=0.5)
     assert all(torch.equal(tokens.tokens[k], half.tokens[k]) and torch.equal(adapter.tokens[k], anna.tokens[k]) for k in anna.tokens)
     assert (tokens.adapter.gate, adapter.adapter.gate, keys.adapter.gate) == (anna.adapter.gate, half.adapter.gate, anna.adapter.gate)
+    assert torch.equal(adapter.ending, half.ending) and torch.equal(tokens.ending, anna.ending) and torch.equal(keys.ending, anna.ending)
     assert torch.equal(keys.key_offsets[0], half.key_offsets[0]) and torch.equal(tokens.value_offsets[0], anna.value_offsets[0])
 
 

@@ -49,6 +49,24 @@ def test_pseudo_tokens_are_read_like_a_stock_embedding_file(host, graph, text):
     assert "embedding:stock_tokens does not exist" not in host.process.log_text()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_ending_is_added_from_the_end_mark_on_where_the_person_is_mentioned_and_nowhere_else(host, graph, family):
+    loader = tiny(graph, family)
+    person = random_identity(graph, loader)
+
+    def added(text):
+        found = host.probe(graph, "endings:added", {"text": text}, a=loader[1], b=person[0])
+        assert found["error"] < 1e-5
+        return found["positions"], found["length"]
+
+    assert added("a photo of <anna> in a boat") == (list(range(9, 77)), 77)  # begin mark, 3 words, 2 pseudo-tokens, 3 words
+    assert added("(<anna>:1.3), <anna>") == (list(range(6, 77)), 77)  # once, however often she is mentioned
+    assert added("a cat") == ([], 77)
+    filler = " cat" * 73
+    assert added(f"<anna>{filler} dog") == ([76], 154)  # a full chunk ends with its end mark; the second does not mention her
+    assert added(f"dog dog{filler} <anna>") == (list(range(77 + 3, 154)), 154)
+
+
 @pytest.mark.parametrize("recipes", (("fast", "fast"), ("sefi", "sefi"), ("sefi", "fast")), ids="-".join)
 @pytest.mark.parametrize("family", ("sd1", "sdxl"))
 def test_two_people_keep_to_themselves(host, graph, family, recipes):

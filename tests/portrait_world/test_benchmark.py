@@ -44,11 +44,11 @@ def test_prompts_cover_every_scene_once():
 
 
 def test_the_table_shows_means_and_spreads():
-    made = [Score(v, v, 3.0, 0.0, 0.0, {field: 1.0 for field in ATTRIBUTES}, {10: v}, 0.1, 2.0, 100.0) for v in (0.2, 0.4)]
+    made = [Score(v, v, 3.0, 0.0, 0.0, {field: 1.0 for field in ATTRIBUTES}, {10: (v, 1.0)}, 0.1, 2.0, 100.0) for v in (0.2, 0.4)]
     figures = summary(made)
     assert figures["likeness"] == pytest.approx([0.3, 0.1])
     assert "0.300 ± 0.100" in table({"fast": figures})
-    assert "at 10" in figures
+    assert figures["at 10"] == pytest.approx([0.3, 0.1]) and figures["prompt at 10"] == [1.0, 0.0]
 
 
 def test_where_the_system_counts_no_memory_there_is_no_figure(monkeypatch):

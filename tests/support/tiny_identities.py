@@ -7,7 +7,7 @@ import torch
 
 
 def random_identity(backend, trigger: str = "<anna>", recipe: str = "fast", seed: int = 0):
-    """An Identity that fits ``backend``; by recipe with own keys and values (fast), changed projections (paper) or stages (sefi)."""
+    """An Identity that fits ``backend``; by recipe with own keys and values and an ending (fast), changed projections (paper) or stages (sefi)."""
     from idea_engine.identity import rounded
     from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, StageTokens
 
@@ -31,6 +31,7 @@ def random_identity(backend, trigger: str = "<anna>", recipe: str = "fast", seed
     widths = backend.block_widths
     if recipe == "fast":
         made = replace(made, key_offsets={i: rand(n, d) for i in range(len(widths))}, value_offsets={i: rand(n, d) for i in range(len(widths))})
+        made = replace(made, ending=rand(d, scale=0.5))
     if recipe == "paper":
         made = replace(
             made, key_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}, value_weights={i: rand(c, d, scale=0.05) for i, c in enumerate(widths)}

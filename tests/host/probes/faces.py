@@ -35,7 +35,7 @@ def identity(probe):
         metadata=types.IdentityMetadata(probe.arguments.get("trigger", "<anna>"), recipe, family.name),
     )
     if recipe == "fast":
-        made = replace(made, key_offsets={i: rand(n, d) for i in range(len(blocks))}, value_offsets={i: rand(n, d) for i in range(len(blocks))})
+        made = replace(made, key_offsets={i: rand(n, d) for i in range(len(blocks))}, value_offsets={i: rand(n, d) for i in range(len(blocks))}, ending=rand(d, scale=0.5))
     if recipe == "paper":
         widths = [block.attn2.to_k.weight.shape[0] for _, block in blocks.values()]
         made = replace(
