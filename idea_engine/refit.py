@@ -45,7 +45,8 @@ def nearest_start(identity: Identity, enhanced: EnhancedIdentity) -> dict[str, T
 
 
 def build_from(identity: Identity):
-    """A ``build`` for :func:`idea_engine.train.train` whose pseudo-tokens begin at :func:`nearest_start`."""
+    """A ``build`` for :func:`idea_engine.train.train` whose pseudo-tokens begin at :func:`nearest_start`, and whose ending begins as the old one
+    where the new model's text condition is of the same kind."""
 
     def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> IdentityModule:
         module = id_ea.build(enhanced, recipe, blocks)
@@ -53,6 +54,8 @@ def build_from(identity: Identity):
         with torch.no_grad():
             for key, rows in module.tokens.items():
                 rows.copy_(start[key])
+            if identity.ending is not None and identity.family == enhanced.family:
+                module.ending.copy_(identity.ending)
         return module
 
     return build

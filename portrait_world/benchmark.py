@@ -110,13 +110,14 @@ def prompt_accuracy(row: dict[str, list[float]]) -> float:
 
 
 def markdown(results: dict[str, dict[str, list[float]]]) -> str:
-    """The columns that matter most, as the documents show them."""
-    lines = [f"| method | calibrated likeness | rank of {CROWD} | prompt | " + " | ".join(ATTRIBUTES) + " | copying | missed | drift | seconds |"]
-    lines.append("|---" * (8 + len(ATTRIBUTES)) + "|")
+    """The columns that matter most, as the documents show them; what a row does not know is left empty."""
+    lines = [f"| method | calibrated likeness | rank of {CROWD} | prompt | " + " | ".join(ATTRIBUTES) + " | copying | inside | missed | drift | seconds |"]
+    lines.append("|---" * (9 + len(ATTRIBUTES)) + "|")
     for name, row in results.items():
         cells = [
             f"`{name}`", "{:.3f} ± {:.3f}".format(*row["calibrated"]), f"{row[f'rank/{CROWD}'][0]:.1f}", f"**{prompt_accuracy(row):.3f}**",
-            *(f"{row[field][0]:.2f}" for field in ATTRIBUTES), "{:.3f} ± {:.3f}".format(*row["copying"]), f"{row['missed'][0]:.3f}",
+            *(f"{row[field][0]:.2f}" for field in ATTRIBUTES), "{:.3f} ± {:.3f}".format(*row["copying"]),
+            f"{row['inside'][0]:.2f}" if "inside" in row else "", f"{row['missed'][0]:.3f}",
             f"{row['drift'][0]:.2f}", f"{row['seconds'][0]:.1f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -37,7 +37,6 @@ def other_checkpoint(strength: float, seed: int = 0):
         for weight in module.parameters():
             if weight.ndim > 1:
                 weight += strength * weight.std() * torch.randn(weight.shape, generator=generator)
-    pipe.unet.to(torch.bfloat16)
     return DiffusersBackend(pipe)
 
 

@@ -37,8 +37,8 @@ BALANCED = Recipe(
     warmup=3, decay=True, anchor_weight=0.0, key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0,
     timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder",
 )
-FAST = replace(BALANCED, name="fast", steps=20, lr=0.01)
-BEST = replace(BALANCED, name="best", steps=80, gradient_through="unet")
+FAST = replace(BALANCED, name="fast", steps=20, lr=0.015)
+BEST = replace(BALANCED, name="best", steps=80)
 RECIPES = {recipe.name: recipe for recipe in (FAST, BALANCED, BEST, PAPER, RELEASED)}
 
 

@@ -53,6 +53,14 @@ def test_another_number_of_pseudo_tokens_is_refused_in_words(backend, enhance):
         nearest_start(long, start)
 
 
+def test_the_ending_begins_as_it_was_only_where_the_text_condition_is_of_its_kind(any_backend, backend, enhance):
+    start, there = enhance(backend), enhance(any_backend)
+    person = replace(learned(start), ending=torch.randn(start.family.context_width, generator=torch.Generator().manual_seed(1)))
+    recipe = TrainConfig(recipe="balanced").resolved()
+    begun = build_from(person)(there, recipe, any_backend.block_widths).ending
+    assert torch.equal(begun, person.ending) if there.family == start.family else not begun.any()
+
+
 def test_a_refit_trains_on_the_new_family_from_that_start_and_keeps_the_notes(any_backend, backend, enhance, photo):
     person, start = learned(enhance(backend)), enhance(any_backend)
     config = TrainConfig(steps=3, batch=1, resolution=64, templates=(PROMPT,), trigger="<anna>")
