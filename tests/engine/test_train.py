@@ -145,7 +145,7 @@ def test_relative_rates_follow_the_size_of_what_they_move(any_backend, enhance, 
 
     torch.testing.assert_close(torch.tensor(rates(3.0)), 3 * torch.tensor(rates(1.0)))
     absolute = run_of(any_backend, enhanced, photo, given=replace(RECIPES["balanced"], relative=False))
-    assert sorted({group["lr"] for group in absolute.optimizer.param_groups}) == pytest.approx([0.006 * 2, 0.006 * 2 * 22])
+    assert sorted({group["lr"] for group in absolute.optimizer.param_groups}) == pytest.approx([0.006 * 2, 0.006 * 2 * 2, 0.006 * 2 * 22])
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
