@@ -36,7 +36,7 @@ class TrainIDEA:
                 "enhanced": (ENHANCED, {"tooltip": "From ID Enhancer, made with the same CLIP."}),
                 "trigger": ("STRING", {"default": "<anna>", "tooltip": "The word that stands for the person in your prompts. One word, best in angle brackets."}),
                 "recipe": (list(RECIPES), {"default": RECIPES[0], "tooltip": (
-                    "balanced: 40 steps, our own; learns the face and leaves the rest of the prompt alone. fast: half of it. best: twice of it. "
+                    "balanced: 80 steps, our own; learns the face and leaves the rest of the prompt alone. fast: a quarter of it. best: twice of it. "
                     "paper: 320 steps, everything the paper trains, including the cross-attention's key and value weights, so other prompts change too. "
                     "released: 320 steps, what the authors' script really does. sefi: 320 steps, SeFi-IDE: five stages of the sampling, each with "
                     "words of its own; it needs no face recognizer and changes no weight."

@@ -38,7 +38,7 @@ def test_gradients_agree_with_finite_differences(host, graph, family, settings):
     loader = tiny(graph, family)
     start = enhanced(graph, loader[1])
     rows = host.probe(graph, "training:finite_differences", settings, a=loader[0], b=loader[1], c=loader[2], d=start[0])
-    own = {"sefi": {"stages"}, "balanced": {"key_value"}}.get(settings["recipe"], {"adapter", "gate"})
+    own = {"sefi": {"stages"}, "balanced": {"key_value", "ending"}}.get(settings["recipe"], {"adapter", "gate"})
     assert set(rows) >= {"tokens"} | own
     for part, (slope, norm, size) in rows.items():
         assert norm > 0 and abs(slope - norm) <= 0.02 * norm + 3e-7 / size, (part, slope, norm)
