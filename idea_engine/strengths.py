@@ -10,7 +10,8 @@ from .types import Identity
 def faded_parts(identity: Identity, tokens: float = 1.0, adapter: float = 1.0, key_value: float = 1.0) -> Identity:
     """The identity with each part at its own strength; see :func:`~idea_engine.identity.faded` for what a strength means.
 
-    The ending goes with the adapter: both act on the text condition. All three at 1 is the identity itself, and three equal ones are what :func:`~idea_engine.identity.faded` gives.
+    The ending goes with the adapter: both act on the text condition. All three at 1 is the identity itself, and
+    three equal ones are what :func:`~idea_engine.identity.faded` gives.
     """
     own, on_text, keys = faded(identity, tokens), faded(identity, adapter), faded(identity, key_value)
     return own if tokens == adapter == key_value else replace(

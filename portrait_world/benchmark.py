@@ -20,7 +20,7 @@ from .contenders import CONTENDERS
 from .likeness import CROWD, crowd, scale
 from .people import SPLITS
 from .shot import ATTRIBUTES
-from .similarity import judge_embeddings, shown_as_said
+from .similarity import judge_embeddings, share_shown, shown_as_said
 from .trial import PROMPTS, Trial, reference_photographs, run_trial
 
 
@@ -67,10 +67,7 @@ def score(trial: Trial, split: str, index: int, photos: int) -> Score:
     # how much nearer to the very photograph than an honest other photograph of the person is
     copying = float((vectors @ reference.T).mean() - (ruler.own @ reference.T).mean()) - (float(raw.mean()) - ruler.ceiling)
     prompt = shown_as_said(trial.pictures, PROMPTS)
-    by_step = {
-        step: (float(ruler.likeness(pictures).mean()), float(np.mean([*shown_as_said(pictures, PROMPTS).values()])))
-        for step, pictures in trial.by_step.items()
-    }
+    by_step = {step: (float(ruler.likeness(pictures).mean()), share_shown(pictures, PROMPTS)) for step, pictures in trial.by_step.items()}
     return Score(
         likeness, ruler.calibrated(likeness), float(places.float().mean()), copying, 1 - float(seen.mean()), prompt, by_step,
         trial.drift, trial.seconds, trial.peak_megabytes, trial.inside,

@@ -17,7 +17,7 @@ from torch import Tensor
 from . import captions
 from .likeness import scale
 from .people import SPLITS, names
-from .similarity import shown_as_said
+from .similarity import share_shown
 from .tokenizer import END, tokenize
 from .trial import PROMPTS, Artist
 
@@ -73,8 +73,6 @@ def contexts(artist: Artist) -> dict[str, Callable[[int], Tensor]]:
 
 
 def main() -> None:
-    from idea_engine.backends.base import CrossAttentionEdit
-
     parser = argparse.ArgumentParser(prog="python -m portrait_world.name_positions", description=__doc__.split("\n")[0].split(": ", 1)[1])
     parser.add_argument("--people", default="3,50,120,200,300,333", help="numbers of named people (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
@@ -86,9 +84,9 @@ def main() -> None:
     artist = Artist()
     print("| what the model reads | calibrated likeness | prompt |\n|---|---|---|")
     for what, context in contexts(artist).items():
-        drawn = {index: artist._sample(context(index), lambda timestep: CrossAttentionEdit(), seed=0) for index in people}
+        drawn = {index: artist.draw_conditions(context(index), seed=0) for index in people}
         likeness = np.mean([scale("named", index).likeness(pictures).mean() for index, pictures in drawn.items()])
-        prompt = np.mean([list(shown_as_said(pictures, PROMPTS).values()) for pictures in drawn.values()])
+        prompt = np.mean([share_shown(pictures, PROMPTS) for pictures in drawn.values()])
         print(f"| {what} | {likeness:.3f} | {prompt:.3f} |", flush=True)
 
 

@@ -19,7 +19,7 @@ import torch
 from . import captions
 from .likeness import Scale, scale
 from .people import SPLITS, names
-from .similarity import shown_as_said
+from .similarity import share_shown
 from .trial import PROMPTS, Artist, Learned, learn, open_backend
 
 RECIPE = "balanced"
@@ -42,7 +42,7 @@ def other_checkpoint(strength: float, seed: int = 0):
 
 def row(pictures: np.ndarray, ruler: Scale) -> dict[str, float]:
     """Calibrated likeness and prompt accuracy of one person's pictures of PROMPTS."""
-    return {"likeness": float(ruler.likeness(pictures).mean()), "prompt": float(np.mean(list(shown_as_said(pictures, PROMPTS).values())))}
+    return {"likeness": float(ruler.likeness(pictures).mean()), "prompt": share_shown(pictures, PROMPTS)}
 
 
 def measure(people: list[int], split: str, strength: float, steps: int, show) -> dict[str, dict[str, list[float]]]:

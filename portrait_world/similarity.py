@@ -35,6 +35,11 @@ def shown_as_said(pictures: np.ndarray, shots: tuple[Shot, ...]) -> dict[str, fl
     return {field: float(hits[in_colour, k].mean() if field == "colour" else hits[:, k].mean()) for k, field in enumerate(ATTRIBUTES)}
 
 
+def share_shown(pictures: np.ndarray, shots: tuple[Shot, ...]) -> float:
+    """The mean of :func:`shown_as_said` over the attributes."""
+    return float(np.mean(list(shown_as_said(pictures, shots).values())))
+
+
 def area_under_curve(same: np.ndarray, different: np.ndarray) -> float:
     """The chance that a pair of one person scores above a pair of two: 1-d arrays of cosines → 0..1."""
     ranks = np.concatenate([same, different]).argsort().argsort()

@@ -276,9 +276,13 @@ class Artist:
     @torch.no_grad()
     def draw_texts(self, texts: list[str], seed: int) -> np.ndarray:
         """(len(texts), 128, 128, 3) uint8 of prompts as they are, by the untouched model."""
+        return self.draw_conditions(torch.cat([self._plain_condition(text) for text in texts]), seed)
+
+    @torch.no_grad()
+    def draw_conditions(self, condition: Tensor, seed: int) -> np.ndarray:
+        """(B, 77, d) text conditions → (B, 128, 128, 3) uint8, by the untouched model."""
         from idea_engine.backends.base import CrossAttentionEdit
 
-        condition = torch.cat([self._plain_condition(text) for text in texts])
         return self._sample(condition, lambda timestep: CrossAttentionEdit(), seed)
 
     @torch.no_grad()

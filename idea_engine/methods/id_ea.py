@@ -34,7 +34,8 @@ WORD_RATE = 22.0  # a word's row is small, and the text encoder stands between i
 # ATTENTION_WEIGHTS: .03 went with half this rate, .06 goes with this one, and .12 took more likeness than it gave to the prompt.
 BALANCED = Recipe(
     name="balanced", trains=("tokens", "ending", "key_value"), steps=80, batch=4, lr=0.006,
-    part_lr={"tokens": WORD_RATE, "ending": 2.0}, relative=True, start="person", warmup=3, decay=True, anchor_weight=0.0, key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0,
+    part_lr={"tokens": WORD_RATE, "ending": 2.0}, relative=True, start="person", warmup=3, decay=True, anchor_weight=0.0,
+    key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0,
     timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder",
 )
 FAST = replace(BALANCED, name="fast", steps=20, lr=0.015)
