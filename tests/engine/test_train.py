@@ -13,7 +13,7 @@ from idea_engine.errors import BadImageError, TrainingError, TriggerError
 from idea_engine.identity import named_tensors
 from idea_engine.methods import RECIPES, build
 from idea_engine.methods.base import set_trainable
-from idea_engine.methods.id_ea import BALANCED, PAPER, RELEASED
+from idea_engine.methods.id_ea import BALANCED, BEST, FAST, PAPER, RELEASED
 from idea_engine.losses import noise_loss
 from idea_engine.batch import draw_batch
 from idea_engine.train import _Run, train
@@ -409,7 +409,8 @@ def test_a_resolution_off_the_grid_is_refused(backend, enhance, photo):
 def test_recipes_do_what_their_names_say():
     assert set(RELEASED.trains) == {"tokens", "adapter", "gate"} and RELEASED.steps == 320 and RELEASED.lr * RELEASED.batch == pytest.approx(0.012)
     assert set(PAPER.trains) >= {"tokens", "enhancer", "adapter", "gate", "global_key_value"}
-    assert 25 <= BALANCED.steps <= 50 and "key_value" in BALANCED.trains and TrainConfig().resolved() == BALANCED
+    assert FAST.steps < BALANCED.steps < BEST.steps < RELEASED.steps
+    assert set(BALANCED.trains) == {"tokens", "ending", "key_value"} and TrainConfig().resolved() == BALANCED
 
 
 def test_templates_hold_the_placeholder_once():
