@@ -73,27 +73,30 @@ def inactive_sets(applied: list[AppliedIdentity]) -> set[frozenset[str]]:
 
 @dataclass(frozen=True)
 class Place:
-    """One mention: who, the positions of the n pseudo-tokens in the text condition, and those of its chunk from the end mark on: where no text of
-    the prompt has words any more."""
+    """One mention: who, the positions of the n pseudo-tokens in the text condition, those of its chunk from the end mark on, where no text of
+    the prompt has words any more, and the weight that the prompt gives it: 1.2 in ``(<anna>:1.2)``."""
 
     applied: AppliedIdentity
     positions: tuple[int, ...]
     ending: tuple[int, ...] = ()
+    weight: float = 1.0
 
 
 def adapt(condition: Tensor, places: Sequence[Place]) -> Tensor:
     """The text condition (B, L, d) with every mentioned identity's adapter and ending applied to the chunk in which it is mentioned.
 
-    All residuals are computed from the plain condition and summed in the order of the identities' contents, so the order in which they were
+    The ending goes with the weight of the mention, of several in a chunk with the one that is farthest from 0: the host weighs the person's own
+    words, and nobody would expect half of a person to stay. All residuals are computed from the plain condition and summed in the order of the identities' contents, so the order in which they were
     applied does not matter.
     """
     result = condition
     for applied in sorted({id(place.applied): place.applied for place in places}.values(), key=lambda one: one.key):
         own = [place for place in places if place.applied is applied]
         if applied.faded.ending is not None:
-            at = torch.zeros(condition.shape[1], 1, dtype=condition.dtype, device=condition.device)
-            at[sorted({position for place in own for position in place.ending})] = 1.0
-            result = result + at * applied.faded.ending.to(condition)
+            share = torch.zeros(condition.shape[1], 1, dtype=condition.dtype, device=condition.device)
+            for place in sorted(own, key=lambda one: abs(one.weight)):
+                share[list(place.ending)] = place.weight
+            result = result + share * applied.faded.ending.to(condition)
         weights = applied.faded.adapter
         if weights is None or weights.gate == 0.0:
             continue

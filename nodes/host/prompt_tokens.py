@@ -217,9 +217,10 @@ def find_places(pairs, applied: Sequence[AppliedIdentity]) -> list[Place]:
     for one in {one.key: one for one in applied}.values():
         for encoder, rows in one.faded.tokens.items():
             chunks = pairs.get(encoder.removeprefix("clip_"), []) if isinstance(pairs, dict) else pairs
-            found = _positions([entry[0] for chunk in chunks for entry in chunk], rows)
+            entries = [entry for chunk in chunks for entry in chunk]
+            found = _positions([entry[0] for entry in entries], rows)
             if found:
-                places += [Place(one, tuple(range(start, start + len(rows))), _ending(texts, start)) for start in found]
+                places += [Place(one, tuple(range(start, start + len(rows))), _ending(texts, start), float(entries[start][1])) for start in found]
                 break
     return places
 

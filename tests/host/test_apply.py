@@ -54,13 +54,15 @@ def test_an_ending_is_added_from_the_end_mark_on_where_the_person_is_mentioned_a
     loader = tiny(graph, family)
     person = random_identity(graph, loader)
 
-    def added(text):
+    def added(text, share=1.0):
         found = host.probe(graph, "endings:added", {"text": text}, a=loader[1], b=person[0])
         assert found["error"] < 1e-5
+        assert [found["shares"][position] for position in found["positions"]] == pytest.approx([share] * len(found["positions"]), rel=1e-4)
         return found["positions"], found["length"]
 
     assert added("a photo of <anna> in a boat") == (list(range(9, 77)), 77)  # begin mark, 3 words, 2 pseudo-tokens, 3 words
-    assert added("(<anna>:1.3), <anna>") == (list(range(6, 77)), 77)  # once, however often she is mentioned
+    assert added("(<anna>:1.3), <anna>", 1.3) == (list(range(6, 77)), 77)  # once, however often she is mentioned, as much as where it is most
+    assert added("a (photo:1.2) of (<anna>:0.4)", 0.4)[0] == list(range(6, 77))  # it goes with the weight of her word
     assert added("a cat") == ([], 77)
     filler = " cat" * 73
     assert added(f"<anna>{filler} dog") == ([76], 154)  # a full chunk ends with its end mark; the second does not mention her

@@ -131,8 +131,8 @@ def test_one_picture_each_gives_every_person_a_picture_of_the_batch(host, graph,
     batch = sample(graph, model[0], each[0], each[1], batch=2)
     same = encode(graph, loader, picture(graph, count=2), face_weights="0, 1")
     second = sample(graph, model[0], same[0], same[1], batch=2)
-    assert host.probe(graph, "faceclip:latent_difference", {"a": 1, "b": 1}, a=batch[0], b=second[0]) < 1e-3
-    assert host.probe(graph, "faceclip:latent_difference", {"a": 0, "b": 0}, a=batch[0], b=second[0]) > 1e-3
+    own, others = (host.probe(graph, "faceclip:latent_difference", {"a": place, "b": place}, a=batch[0], b=second[0]) for place in (1, 0))
+    assert own < others / 500  # a random network multiplies the rounding of the two batches, on some processors more than on others
 
 
 def test_faces_of_face_embed_are_read_from_their_crops(host, graph, tiny_file):

@@ -5,7 +5,8 @@ import torch
 
 
 def added(probe):
-    """a: CLIP; b: Identity; arguments: text → at which positions something was added, and how far it is from the ending at the worst."""
+    """a: CLIP; b: Identity; arguments: text → at which positions something was added, how far it is from the ending at the worst, and what share of the
+    ending it is at each position."""
     applied, with_identity = probe.module("idea_engine.applied").AppliedIdentity, probe.module("nodes.host.prompt_tokens").with_identity
 
     def encoded(identity):
@@ -14,4 +15,7 @@ def added(probe):
 
     difference = encoded(probe.b) - encoded(replace(probe.b, ending=None))
     where = difference.abs().amax(-1) > 0
-    return {"length": len(where), "positions": where.nonzero()[:, 0].tolist(), "error": max((difference[where] - probe.b.ending).abs().flatten().tolist(), default=0.0)}
+    ending = probe.b.ending
+    shares = difference @ ending / ending.square().sum()
+    error = (difference - shares[:, None] * ending).abs().max()
+    return {"length": len(where), "positions": where.nonzero()[:, 0].tolist(), "shares": shares.tolist(), "error": float(error)}
