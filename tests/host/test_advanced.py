@@ -176,7 +176,8 @@ def test_somebody_in_stages_and_somebody_without_each_in_their_half(host, graph)
     first, second = (advanced(graph, loader[0], loader[1], one[0], mask=where) for one, where in ((anna, left), (ben, right)))
     both = advanced(graph, first[0], first[1], ben[0], mask=right), advanced(graph, second[0], second[1], anna[0], mask=left)
     a, b, alone = (drawn(graph, on, text) for on in (*both, first))
-    assert host.probe(graph, "state:compare", a=a[0], b=b[0]) < 1e-3 < host.probe(graph, "state:compare", a=a[0], b=alone[0])
+    order, person = (host.probe(graph, "state:compare", a=a[0], b=other[0]) for other in (b, alone))
+    assert order < person / 500  # the same sum in another order; a random network multiplies its rounding
 
 
 def test_a_mask_and_a_range_together(host, graph):

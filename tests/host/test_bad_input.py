@@ -253,7 +253,7 @@ def test_an_unchanged_graph_is_free(host, graph):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     photo = load(host, graph, "one.png", encoded(portrait(1)))
     face = embed(host, graph, photo[0])
-    start = graph.add("IDEA_IDEnhancer", face=face[0], clip=loader[1], names="celebrities", names_text="", enhancer_seed=0)
+    start = graph.add("IDEA_IDEnhancer", face=face[0], clip=loader[1], names="words", names_text="human face", enhancer_seed=0)
     trained = train(graph, loader, photo[0], start[0], steps=1)
     on = apply(graph, loader[0], loader[1], trained[0])
     decoded = graph.add("VAEDecode", samples=sample(graph, on[0], on[1])[0], vae=loader[2])

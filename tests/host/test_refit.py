@@ -50,14 +50,14 @@ def test_stop_gives_the_person_so_far_and_the_next_queue_goes_on(host, graph, re
 
 def test_a_cancelled_refit_goes_on_to_the_very_same_person(host, graph, refit):
     bare = dict(graph.prompt)
-    node, _ = refit(seed=83, steps=60)
+    node, _ = refit(seed=83, steps=24)
     cancel_when(host, graph, lambda step: step >= 2)
     assert "resumed at step" in host.run(graph).outputs[node.id]["text"][0]
     resumed = host.probe(graph, "identities:digest", a=node[0])
     assert host.probe(type(graph)(), "identities:forget_trainings") > 0
     host.client.free()
     whole = type(graph)(bare)
-    fresh, _ = refit(whole, seed=83, steps=60)
+    fresh, _ = refit(whole, seed=83, steps=24)
     text = host.run(whole).outputs[fresh.id]["text"][0]
     assert "earlier" not in text and "resumed" not in text
     assert host.probe(whole, "identities:digest", a=fresh[0]) == resumed
