@@ -22,6 +22,7 @@ class Contender:
         photos: how many photographs, where the row asks for another number than the benchmark; 0 for the benchmark's.
         judged_every: after how many steps previews are judged by the face pack's recognizer against the reference, the most alike step being
             kept; 0 for the last step.
+        starts_at: from which share of the sampling on the person is in the prompt, as Apply ID Adapter's start_at.
         shows: where nothing is learned: ``photograph``, which FaceCLIP reads with every prompt, or ``name``, somebody whom the model knows by
             name: what the model itself makes of the prompts.
     """
@@ -31,6 +32,7 @@ class Contender:
     captioned: bool = False
     photos: int = 0
     judged_every: int = 0
+    starts_at: float = 0.0
     shows: str = ""
 
 
@@ -56,6 +58,11 @@ CONTENDERS: dict[str, Contender] = {
     "fast": Contender("fast"),
     "balanced": Contender("balanced"),
     "best": Contender("best"),
+    # The scene is laid out first, then the person comes in.
+    "balanced-from-10": Contender("balanced", starts_at=0.1),
+    "balanced-from-20": Contender("balanced", starts_at=0.2),
+    "best-from-10": Contender("best", starts_at=0.1),
+    "best-from-20": Contender("best", starts_at=0.2),
     # SeFi-IDE's two ideas on cross initialisation, at its steps and rate, alone and together; and on our default.
     "sefi-attention": Contender("sefi", dict(_TOKENS_ONLY, stages=0)),
     "sefi-attention-mask": Contender("sefi", dict(_TOKENS_ONLY, stages=0, attention_target="mask", attention_weight=ATTENTION_WEIGHTS["mask"])),

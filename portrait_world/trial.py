@@ -31,6 +31,7 @@ PROMPTS: tuple[Shot, ...] = (
     Shot(scene="desert", colour="blue", garment="suit", accessory="hat"),
     Shot(scene="studio", colour="black", garment="sweater", expression="sad", style="painting"),
 )
+TRIGGER = "<anna>"
 ATTENTION_TIMESTEP = 400  # where attention is looked at, in the middle of the schedule: the picture is laid out, its details are not
 # Prompts without the person, whose pictures should stay what they were.
 PLAIN_PROMPTS = ("a photo of clara hughes smiling on a beach", "a photo of a person with long red hair in a library")
@@ -184,7 +185,7 @@ def learn(
         nonlocal drawing
         if event.step in stops:
             begun = time.process_time()
-            by_step[event.step] = artist.draw(PROMPTS, seed)
+            by_step[event.step] = artist.draw(PROMPTS, seed, contender.starts_at)
             drawing += time.process_time() - begun
 
     def build(*arguments):
@@ -198,7 +199,7 @@ def learn(
 
     begun = time.process_time()  # what the training computes, whatever else the machine does
     said = tuple(captions.circumstances(shot) for shot in reference_shots(index, photos)) if contender.captioned else ()
-    config = Config(trigger="<anna>", resolution=128, seed=seed, captions=said)
+    config = Config(trigger=TRIGGER, resolution=128, seed=seed, captions=said)
     previews = Previews(contender.judged_every, seen_by(face)) if contender.judged_every else None
     identity, _ = train(backend, enhanced, references, config, masks=face.masks, on_step=on_step, previews=previews, build=build)
     seconds = time.process_time() - begun - drawing
@@ -220,7 +221,7 @@ def run_trial(method: str, split: str, index: int, photos: int, seed: int, steps
     artist = learned.artist
     drift = np.abs(artist.draw_plain(artist.module).astype(float) - learned.plain).mean()
     peak = peak_megabytes()
-    pictures = artist.draw(PROMPTS, seed)
+    pictures = artist.draw(PROMPTS, seed, contender.starts_at)
     faces = faces_in(pictures)
     return Trial(pictures, faces, learned.by_step, float(drift), learned.seconds, peak, artist.attention_inside_face(PROMPTS, pictures, faces, seed))
 
@@ -235,8 +236,9 @@ class Artist:
         self.module = module
 
     @torch.no_grad()
-    def draw(self, shots: tuple[Shot, ...], seed: int) -> np.ndarray:
-        """(len(shots), 128, 128, 3) uint8 of the person."""
+    def draw(self, shots: tuple[Shot, ...], seed: int, starts_at: float = 0.0) -> np.ndarray:
+        """(len(shots), 128, 128, 3) uint8 of the person, who comes in when ``starts_at`` (0..1) of the schedule has passed: before, the trigger is
+        read as plain words, as both hosts do it."""
         from idea_engine.stages import stage_of
         from idea_engine.tokens import tokenize_template
 
@@ -251,7 +253,11 @@ class Artist:
             return read[stage][1]
 
         edit_at(torch.tensor(noise.STEPS - 1))
-        return self._sample(next(iter(read.values()))[0].context, edit_at, seed)
+        condition = next(iter(read.values()))[0].context
+        if not starts_at:
+            return self._sample(condition, edit_at, seed)
+        before = torch.cat([self._plain_condition(captions.prompt(TRIGGER, shot)) for shot in shots])
+        return self._sample(condition, edit_at, seed, before, (1 - starts_at) * (noise.STEPS - 1))
 
     @torch.no_grad()
     def attention_inside_face(
@@ -304,20 +310,22 @@ class Artist:
         encoder = self.backend.encoders["clip_l"]
         return encoder(tokenize([text])).last_hidden_state.float()
 
-    def _sample(self, condition: Tensor, edit_at, seed: int) -> np.ndarray:
-        """``edit_at``: timestep → the CrossAttentionEdit of the pictures' prompts at that time."""
+    def _sample(self, condition: Tensor, edit_at, seed: int, before: Tensor | None = None, first: float = float("inf")) -> np.ndarray:
+        """``edit_at``: timestep → the CrossAttentionEdit of the pictures' prompts at that time. At timesteps above ``first`` the text condition
+        ``before`` is read instead, with no edit."""
         from idea_engine.backends.base import CrossAttentionEdit, TextCondition
 
         def predict(latents: Tensor, timestep: Tensor, both: Tensor) -> Tensor:
             kept = noise.KEPT[timestep]
             steps = timestep.expand(len(latents) // 2)
-            edit = edit_at(timestep)
+            empty, text = both.chunk(2)
+            text, edit = (before, CrossAttentionEdit()) if timestep > first else (text, edit_at(timestep))
             only_weights = CrossAttentionEdit(key_weights=edit.key_weights, value_weights=edit.value_weights)
             parts = []
             # the backend noises what it is given; clean = noisy / √kept with no noise gives back the noisy latents
-            for part, text, change in zip(latents.chunk(2), both.chunk(2), (only_weights, edit)):
+            for part, read, change in zip(latents.chunk(2), (empty, text), (only_weights, edit)):
                 clean = part / kept.sqrt()
-                parts.append(self.backend.predict(clean, torch.zeros_like(clean), steps, TextCondition(text), change).output)
+                parts.append(self.backend.predict(clean, torch.zeros_like(clean), steps, TextCondition(read), change).output)
             return torch.cat(parts)
 
         return drawing.draw(predict, condition, self._plain_condition(""), seed)

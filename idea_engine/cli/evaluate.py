@@ -95,7 +95,8 @@ def run(options: argparse.Namespace) -> int:
     drawing = Drawing.of(options, model)
     _draw_and_score(options, model.pipe, drawing, subjects, prompts, judge, critic, ledger)
     facts = {"model": options.model, "judge": judge.recognizer, "pictures": f"{options.count} for each of {len(prompts)} prompts and {len(subjects)} people",
-             "sampling": f"{drawing.steps} steps, guidance {drawing.guidance:g}, {drawing.width} × {drawing.height}, strength {options.strength:g}"}
+             "sampling": f"{drawing.steps} steps, guidance {drawing.guidance:g}, {drawing.width} × {drawing.height}, "
+                         f"strength {drawing.strength:g} from {drawing.start_at:g} to {drawing.end_at:g} of it"}
     summary = [_summary(subject, ledger.rows) for subject in subjects]
     ledger.finish(facts, notes, summary, subjects)
     for note in notes:
@@ -110,14 +111,13 @@ def _draw_and_score(options, pipe, drawing, subjects, prompts, judge, critic, le
     """Every picture that is not there yet is drawn, and every one that has no score yet is scored; each is written as it is made."""
     from tqdm import tqdm
 
-    from ..applied import AppliedIdentity
     from ..backends.diffusers_apply import applied
     from .pictures import write_picture
 
     pipe.set_progress_bar_config(disable=True)
     bar = tqdm(total=len(subjects) * len(prompts) * options.count, unit="picture", leave=False)
     for subject in subjects:
-        with applied(pipe, [AppliedIdentity(subject.identity, options.strength)]):
+        with applied(pipe, [drawing.acting(subject.identity)]):
             for place, prompt in enumerate(prompts):
                 for number in range(options.count):
                     bar.set_description(subject.name, refresh=False)
@@ -336,7 +336,7 @@ def _settings(options, judge, subjects: Sequence[Subject], prompts: Sequence[str
     from ..fingerprint import content_key
     from ..identity import content_hash
 
-    names = ("model", "count", "seed", "steps", "guidance", "size", "negative", "strength", "precision", "clip")
+    names = ("model", "count", "seed", "steps", "guidance", "size", "negative", "strength", "start_at", "end_at", "precision", "clip")
     people = {subject.name: content_key(content_hash(subject.identity), subject.references, subject.training, subject.strangers) for subject in subjects}
     files = {"model files": _files(None if options.model == "demo" else options.model), "clip files": _files(options.clip)}
     return {**{name: getattr(options, name) for name in names}, **files, "judge": judge.recognizer, "prompts": list(prompts), "people": people}

@@ -24,14 +24,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=1, metavar="N", help="pictures of each prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture (default: 0)")
     parser.add_argument("-o", "--output", default="pictures", metavar="DIR", help="where the pictures go (default: %(default)s)")
-    parser.add_argument("--start-at", type=float, default=0.0, metavar="SHARE", help="of the sampling, 0 to 1, from which the people act (default: 0)")
-    parser.add_argument("--end-at", type=float, default=1.0, metavar="SHARE", help="of the sampling until which they act (default: 1)")
     drawing_arguments(parser)
     model_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..applied import AppliedIdentity
     from ..backends.diffusers_apply import applied
     from ..errors import TriggerError
     from ..identity_import import read_identity
@@ -45,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
             raise TriggerError(f"The prompt '{prompt}' mentions none of {', '.join(person.trigger for person in people)}; put the word of a person into it.")
     model = load_model(options)
     drawing = Drawing.of(options, model)
-    acting = [AppliedIdentity(person, options.strength, options.start_at, options.end_at) for person in people]
+    acting = [drawing.acting(person) for person in people]
     with applied(model.pipe, acting) as pipe:
         for number, prompt in enumerate(options.prompt, 1):
             for seed in range(options.seed, options.seed + options.count):

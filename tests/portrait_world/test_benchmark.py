@@ -5,12 +5,13 @@ import sys
 import numpy as np
 import pytest
 
+from portrait_world import captions
 from portrait_world.benchmark import Score, summary, table
 from portrait_world.contenders import CONTENDERS, recipe_of
 from portrait_world.likeness import faces_in, has_face, other_photographs
 from portrait_world.peak_memory import peak_megabytes
 from portrait_world.shot import ATTRIBUTES
-from portrait_world.trial import PROMPTS, read_faces, reference_photographs
+from portrait_world.trial import PROMPTS, TRIGGER, learn, read_faces, reference_photographs
 
 
 def test_every_contender_that_learns_has_a_recipe_in_the_engine():
@@ -64,3 +65,13 @@ def test_an_unknown_method_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         benchmark.main()
     assert "no such method: magic" in capsys.readouterr().err
+
+
+def test_before_a_person_comes_in_the_prompt_is_its_plain_words_and_afterwards_the_person():
+    artist = learn("untrained", "test", 4, 1, 0).artist
+    shots = PROMPTS[:1]
+    plain = artist.draw_texts([captions.prompt(TRIGGER, shot) for shot in shots], 0)
+    never = artist.draw(shots, 0, 1.01)
+    assert np.array_equal(never, plain)
+    far = [np.abs(artist.draw(shots, 0, share).astype(float) - plain).mean() for share in (0.0, 0.3, 0.7)]
+    assert far[0] > far[1] > far[2] > 0  # the later, the nearer to the plain words' picture
