@@ -1,8 +1,8 @@
 """What applied identities cost at each step of the host's sampler.
 
 For each host, in one process: seconds per UNet step of the sampler (euler, cfg 7, so two prompts in a batch of 2) with the bare model
-and a plain prompt, and with 1, 2 and 4 identities applied one after another and all mentioned in a prompt of the same encoded length, and with
-one identity in five stages (recipe sefi), and with one identity masked to the left half of the picture. The
+and a plain prompt, and with 1, 2 and 4 identities applied one after another with the node's own `start_at`, all mentioned in a prompt of the same
+encoded length, and with one identity in five stages (recipe sefi), and with one identity masked to the left half of the picture. The
 model is a UNet of SD1.5's widths with half its levels and random weights (see `inside/models.py`), the text encoder has full size. They
 take turns, the bare model before and after the others; a turn's figure is the median of its steps. A ratio is the median over the rounds of
 (applied / mean of the two bare turns of the same round), and `bare/bare`, which should be 1, says how far a ratio can be trusted. On the CPU

@@ -21,10 +21,11 @@ def measure(clip, vae, pixels: int, rounds: int, steps: int) -> dict:
     torch.set_num_threads(1)
     bare = (model, _conditioning(clip, _PLAIN), _conditioning(clip, "ugly"))
     cases = {BARE: bare, BARE_AGAIN: bare}
+    starts_at = pack("idea_engine.sampling_range").STARTS_AT  # so every prompt is held with and without its people
     applied_model, applied_clip, triggers = model, clip, []
     for number in range(1, max(APPLIED) + 1):
         person = identity(clip, model, number)
-        applied_model, applied_clip = pack("nodes.apply").ApplyIDAdapter().apply(applied_model, applied_clip, person, 1.0, 0.0, 1.0)
+        applied_model, applied_clip = pack("nodes.apply").ApplyIDAdapter().apply(applied_model, applied_clip, person, 1.0, starts_at, 1.0)
         triggers.append(person.trigger)
         if number in APPLIED:
             positive = _conditioning(applied_clip, f"a photo of {', '.join(triggers)} in a garden")
@@ -106,5 +107,5 @@ def _sample(model, positive, negative, pixels: int, steps: int, callback=None):
 def _effect(cases: dict, pixels: int) -> float:
     """How far the keys and values of four identities move the latent: 0 would mean that nothing was measured."""
     model, positive, negative = cases[str(max(APPLIED))]
-    bare = _sample(cases[BARE][0], positive, negative, pixels, 1)
-    return float((_sample(model, positive, negative, pixels, 1) - bare).abs().max())
+    bare, moved = (_sample(one, positive, negative, pixels, 2) for one in (cases[BARE][0], model))  # in the first step nobody is there yet
+    return float((moved - bare).abs().max())
