@@ -61,6 +61,7 @@ CONTENDERS: dict[str, Contender] = {
     # The scene is laid out first, then the person comes in.
     "balanced-from-10": Contender("balanced", starts_at=0.1),
     "balanced-from-20": Contender("balanced", starts_at=0.2),
+    "textual-inversion-from-10": Contender("released", dict(_TOKENS_ONLY, start="person"), starts_at=0.1),
     "best-from-10": Contender("best", starts_at=0.1),
     "best-from-20": Contender("best", starts_at=0.2),
     # SeFi-IDE's two ideas on cross initialisation, at its steps and rate, alone and together; and on our default.
