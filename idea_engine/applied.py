@@ -86,8 +86,8 @@ def adapt(condition: Tensor, places: Sequence[Place]) -> Tensor:
     """The text condition (B, L, d) with every mentioned identity's adapter and ending applied to the chunk in which it is mentioned.
 
     The ending goes with the weight of the mention, of several in a chunk with the one that is farthest from 0: the host weighs the person's own
-    words, and nobody would expect half of a person to stay. All residuals are computed from the plain condition and summed in the order of the identities' contents, so the order in which they were
-    applied does not matter.
+    words, and nobody would expect half of a person to stay. All residuals are computed from the plain condition and summed in the order of the
+    identities' contents, so the order in which they were applied does not matter.
     """
     result = condition
     for applied in sorted({id(place.applied): place.applied for place in places}.values(), key=lambda one: one.key):
