@@ -6,6 +6,7 @@ one is for FaceCLIP's prompts, for training the Portrait World, and to give diff
 from __future__ import annotations
 
 import bz2
+import hashlib
 import html
 import json
 import re
@@ -73,8 +74,13 @@ def tokenize(texts: list[str]) -> Tensor:
 
 
 def write_files(folder: Path) -> tuple[Path, Path]:
-    """Write ``vocab.json`` and ``merges.txt`` for transformers' CLIPTokenizer; returns their paths. Another process may be reading them."""
+    """Write ``vocab.json`` and ``merges.txt`` for transformers' CLIPTokenizer, unless they are there; returns their paths. Another process may be
+    reading them.
+    """
+    folder = folder / hashlib.sha256(_MERGES.read_bytes()).hexdigest()[:12]  # other rules, another folder
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
+    if vocab_path.is_file() and merges_path.is_file():  # each was written wholly or not at all
+        return vocab_path, merges_path
     atomic_write(vocab_path, json.dumps(vocabulary(), ensure_ascii=False).encode())
     atomic_write(merges_path, ("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges()) + "\n").encode())
     return vocab_path, merges_path

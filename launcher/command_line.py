@@ -20,6 +20,7 @@ from .requirements import CHECKOUT, TESTS
 from .server import PACK_NAME, HostProcess, free_port
 
 USUAL_PORT = 8188
+EVERY_HOST = "--every-host"  # an option of our tests: see tests/conftest.py
 WITH_MODELS = "  python quickstart.py --photo anna.jpg --checkpoint v1-5-pruned-emaonly.safetensors --face-pack buffalo_l"
 
 
@@ -51,7 +52,8 @@ def run_tests(pytest_arguments: list[str]) -> int:
         layers += hosts.pip_host().layers
     environment = environments.prepare((*layers, TESTS))
     # Everything takes two processes, in which two hosts run beside each other; what is named runs in one, where it can be debugged.
-    how = pytest_arguments or ["-n", "2", "--dist", "loadscope", "--durations", "15"]
+    everything = not set(pytest_arguments) - {EVERY_HOST}
+    how = [*(("-n", "2", "--dist", "loadscope", "--durations", "15") if everything else ()), *pytest_arguments]
     return _call(environment, ["pytest", *how], cwd=CHECKOUT)  # not `python -m pytest`: that puts the checkout on sys.path
 
 

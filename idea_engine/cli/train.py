@@ -124,7 +124,8 @@ def _alone(options: argparse.Namespace) -> int:
         output = output.with_name(output.name + ".safetensors")
     if output.exists():
         raise TrainingError(f"{output} is there already. Give another file with -o, or move it away; nothing is overwritten.")
-    if not Studio(options).learn(PersonToLearn(name, options.trigger, tuple(photo_files(options.photos)), output), name):
+    person = PersonToLearn(name, options.trigger, tuple(photo_files(options.photos)), output)
+    if not Studio(options).learn(person, name):
         raise TrainingError(f"Another process is learning {output} right now. Wait for it, or give another file with -o.")
     return 0
 

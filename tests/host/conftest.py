@@ -93,6 +93,16 @@ class RunningHost:
         return json.loads(self.run(extended, timeout).outputs[node.id]["text"][0])
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests that are about our own code within a host run on the first that was found, unless --every-host says otherwise."""
+    if config.getoption("--every-host"):
+        return
+    spared = {item for item in items if item.get_closest_marker("one_host") and item.callspec.params["host"] in _FOUND[1:]}
+    if spared:
+        config.hook.pytest_deselected(items=list(spared))
+        items[:] = [item for item in items if item not in spared]
+
+
 @pytest.fixture
 def graph() -> Graph:
     """An empty graph."""

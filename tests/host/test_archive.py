@@ -11,6 +11,8 @@ from launcher.example_workflow import example, on_demo_model
 from launcher.server import PACK_NAME, HostProcess
 from launcher.workflow import load_workflow
 
+pytestmark = pytest.mark.one_host
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

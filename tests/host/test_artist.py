@@ -7,6 +7,8 @@ import pytest
 from launcher.errors import NodeFailedError
 from tiny_graphs import apply, enhanced, probe, random_identity, sample, tiny, train
 
+pytestmark = pytest.mark.one_host
+
 PORTRAIT_PACK = Path(__file__).resolve().parents[2] / "portrait_world" / "assets" / "face_pack"
 
 

@@ -104,6 +104,7 @@ def rotated(picture: Image.Image) -> bytes:
         ("palette.png", lambda: encoded(portrait(1).convert("P"))),
     ],
 )
+@pytest.mark.one_host
 def test_unusual_photographs_can_be_trained_on(host, graph, kind, data):
     """Not every kind shows the demo detector a face; each must come through LoadImage and TrainIDEA without harm."""
     loader = tiny(graph)
@@ -119,6 +120,7 @@ def test_alpha_and_exif_do_not_hide_the_face(host, graph, kind, data):
     assert sum(a * b for a, b in zip(plain["vector"], found["vector"])) > 0.9
 
 
+@pytest.mark.one_host
 def test_four_channels_and_one_channel_are_taken_as_they_are(host, graph):
     photo = load(host, graph, "one.png", encoded(portrait(1)))
     for channels in (1, 4):
@@ -229,6 +231,7 @@ def test_a_full_disk(host, graph):
     assert "No space left" in found["error"] and "not lost" in found["error"] and found["left"] == []
 
 
+@pytest.mark.one_host
 def test_a_loss_that_turns_nan(host, graph):
     loader = tiny(graph)
     start = enhanced(graph, loader[1])
@@ -236,6 +239,7 @@ def test_a_loss_that_turns_nan(host, graph):
         host.probe(graph, "failures:nan_after", {"steps": 2}, a=loader[0], b=loader[1], c=loader[2], d=start[0])
 
 
+@pytest.mark.one_host
 def test_out_of_memory_takes_fewer_pictures_at_a_time(host, graph):
     loader = tiny(graph)
     start = enhanced(graph, loader[1])
@@ -248,6 +252,7 @@ def test_insightface_is_not_installed(host, graph):
     assert "insightface" in said and "pip install" in said and said.endswith((".", ")"))
 
 
+@pytest.mark.one_host
 def test_an_unchanged_graph_is_free(host, graph):
     """On a second queue the host runs nothing at all."""
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())

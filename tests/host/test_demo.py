@@ -195,6 +195,7 @@ def shorten(prompt: dict, training: int, drawing: int | None = 2):
         node["inputs"].update(few.get(node["class_type"], {}))
 
 
+@pytest.mark.one_host
 def test_the_workflow_that_checks_photographs_runs_and_finds_what_was_put_among_them(host):
     prompt, execution = run_example(host, example(8), drawing=None)  # the doctor would leave out what is drawn in two steps, and rightly
     (doctor,) = (number for number, node in prompt.items() if node["class_type"] == "IDEA_ReferenceDoctor")
@@ -205,6 +206,7 @@ def test_the_workflow_that_checks_photographs_runs_and_finds_what_was_put_among_
     assert "same picture of the face as photograph 3" in fourth and "blurred" in fifth and "does not look like the person" in sixth
 
 
+@pytest.mark.one_host
 def test_the_workflow_that_refits_brings_the_person_to_another_model(host, graph):
     """The model is another one to whoever compares: text encoder and denoiser have other weights, and the same noise becomes another picture."""
     graph.prompt.update(load_workflow(example(10), host.client.object_info()))

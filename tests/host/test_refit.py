@@ -5,6 +5,8 @@ import pytest
 from live_trainings import ask, cancel_when, run_and_stop
 from tiny_graphs import apply, enhanced, probe, random_identity, sample, tiny
 
+pytestmark = pytest.mark.one_host
+
 
 @pytest.fixture
 def refit(graph):

@@ -64,6 +64,7 @@ def test_what_is_trained_is_what_is_used(host, graph, family, settings):
         assert found["difference"] <= 5e-3 * found["effect"]  # the file's float16, nothing else
 
 
+@pytest.mark.one_host
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_thirty_steps_lower_the_loss_on_what_they_saw_and_change_exactly_the_recipes_parts(host, graph, recipe):
     loader = tiny(graph)
@@ -103,6 +104,7 @@ def test_models_are_untouched_by_training_error_and_cancel(host, graph, photo):
     assert (originals(host, graph, loader), host.probe(graph, "basics:digest", a=latent[0])) == before
 
 
+@pytest.mark.one_host
 def test_cancel_keeps_the_work_and_the_next_queue_resumes_to_the_same_identity(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     start = enhanced(graph, loader[1], seed=11)
@@ -128,6 +130,7 @@ def test_cancel_keeps_the_work_and_the_next_queue_resumes_to_the_same_identity(h
     assert host.probe(other, "identities:digest", a=fresh[0]) == resumed
 
 
+@pytest.mark.one_host
 def test_a_killed_host_loses_no_more_than_the_time_between_two_saves(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     start = enhanced(graph, loader[1], seed=13)
@@ -145,6 +148,7 @@ def test_a_killed_host_loses_no_more_than_the_time_between_two_saves(host, graph
     assert not any(name.endswith(".partial") for name in host.probe(type(graph)(), "identities:kept_trainings"))
 
 
+@pytest.mark.one_host
 def test_the_same_seed_gives_the_same_picture_three_times_and_from_the_file(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     start = enhanced(graph, loader[1], seed=12)
@@ -186,6 +190,7 @@ def test_every_family_trains_in_the_graph(host, graph, photo, family):
     assert host.probe(graph, "state:compare", a=latent[0], b=plain[0]) > 1e-4
 
 
+@pytest.mark.one_host
 def test_a_restart_of_the_host_does_not_train_the_same_thing_again(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     trained = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=13)[0], steps=2, seed=6)
@@ -221,6 +226,7 @@ def test_a_first_step_with_a_bad_loss_does_not_lose_the_training(host, graph):
     assert "3 steps" in found["text"] and "1 steps with a bad loss skipped" in found["text"]
 
 
+@pytest.mark.one_host
 def test_a_kept_training_still_has_its_face_and_a_damaged_one_is_made_again(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     trained = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=42)[0], steps=1, seed=9)
@@ -248,6 +254,7 @@ def test_sefi_needs_no_face_and_the_others_say_so(host, graph, photo):
         host.probe(graph, "identities:summary", a=train(graph, loader, photo[0], start[0], recipe="paper")[0])
 
 
+@pytest.mark.one_host
 def test_stages_and_attention_are_options_of_the_train_node(host, graph, photo):
     loader = tiny(graph)
     start = enhanced(graph, loader[1])
@@ -265,6 +272,7 @@ def test_stages_and_attention_are_options_of_the_train_node(host, graph, photo):
         host.probe(graph, "identities:summary", a=train(graph, loader, other[0], start[0], recipe="paper", attention="face mask")[0])
 
 
+@pytest.mark.one_host
 def test_stop_ends_the_training_and_the_graph_goes_on_but_it_is_not_kept_as_finished(host, graph, photo):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=host.checkpoint())
     trained = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=71)[0], steps=2000, seed=71)
@@ -278,6 +286,7 @@ def test_stop_ends_the_training_and_the_graph_goes_on_but_it_is_not_kept_as_fini
     assert seen[0]["step"] > 1
 
 
+@pytest.mark.one_host
 def test_previews_reach_the_pages_and_change_nothing_that_is_learned(host, graph, photo):
     loader = tiny(graph)
     start = enhanced(graph, loader[1], seed=72)

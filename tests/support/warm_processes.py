@@ -10,6 +10,7 @@ import runpy
 import signal
 import sys
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 AVAILABLE = "forkserver" in multiprocessing.get_all_start_methods()
@@ -20,8 +21,7 @@ class WarmProcess:
     """``python -m MODULE ARGUMENTS``, with as much of `subprocess.Popen` as the tests use."""
 
     def __init__(self, module: str, arguments: list[str], cwd: Path, env: dict[str, str]):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([_HEAVY])  # heard only before the first process
+        context = _context()
         self._streams = [_empty_file() for _ in range(2)]
         self._process = context.Process(target=_become, args=(module, arguments, str(cwd), env, *map(str, self._streams)))
         self._process.start()
@@ -52,6 +52,26 @@ class WarmProcess:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+@lru_cache(maxsize=1)
+def _context():
+    """Starts the process that the others are forked from. Up to Python 3.13 it finds what it should import along PYTHONPATH only, and is silent when
+    it does not."""
+    from multiprocessing import forkserver  # not on Windows
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_HEAVY])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    return context
 
 
 def _empty_file() -> Path:
