@@ -1,10 +1,14 @@
 """Makes the project's packages importable by name without the repository root on `sys.path`, where `nodes` would shadow a host's."""
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
+
+# For this process and those it starts: the models are tiny, a second thread waits more than it computes, and sums in another order.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]  # `python -m pytest` puts it there

@@ -9,8 +9,6 @@ from launcher.base_directory import BaseDirectory
 from launcher.chromium import Page, find_browser, show_canvas, skip_the_tour
 from launcher.server import PACK_NAME, HostProcess
 
-# Two threads would only wait for each other: the models are tiny.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent.parent
 NO_BROWSER = "not run: no Chromium or Chrome here; install one (apt install chromium), or name it in the environment variable CHROMIUM"
 

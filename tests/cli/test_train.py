@@ -174,7 +174,7 @@ def partial_files(folder):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL] if sys.platform != "win32" else [])
 def test_a_training_that_is_stopped_or_killed_goes_on_to_the_very_same_identity(cli, tiny, anna_photo, how):
-    settings = ("train", *tiny, "--steps", 100, "--photos", anna_photo)
+    settings = ("train", *tiny, "--steps", 40, "--photos", anna_photo)
     process = cli.start(*settings, "-o", "anna.safetensors")
     deadline = time.monotonic() + PATIENCE
     while not partial_files(cli.folder) and process.poll() is None and time.monotonic() < deadline:
@@ -191,7 +191,7 @@ def test_a_training_that_is_stopped_or_killed_goes_on_to_the_very_same_identity(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_folder_that_was_killed_goes_on_with_the_second_person(cli, tiny, people):
-    settings = ("train", *tiny, "--steps", 100, "--people", people)
+    settings = ("train", *tiny, "--steps", 40, "--people", people)
     process = cli.start(*settings, "-o", "killed")
     out, deadline = cli.folder / "killed", time.monotonic() + PATIENCE
     while not (out / "Cleo Ray.safetensors").exists() or not list(out.glob(".anna-*.partial")):
@@ -201,7 +201,7 @@ def test_a_folder_that_was_killed_goes_on_with_the_second_person(cli, tiny, peop
     process.communicate()
     first = (out / "Cleo Ray.safetensors").stat().st_mtime_ns
     said = cli.run(*settings, "-o", "killed")
-    assert "skipped: Cleo Ray\n" in said and re.search(r"<anna>, 100 steps, resumed at step \d+", said)
+    assert "skipped: Cleo Ray\n" in said and re.search(r"<anna>, 40 steps, resumed at step \d+", said)
     assert (out / "Cleo Ray.safetensors").stat().st_mtime_ns == first
     cli.run(*settings, "-o", "whole")
     assert sorted(path.name for path in out.iterdir()) == ["Cleo Ray.safetensors", "anna.safetensors", "ben.safetensors"]

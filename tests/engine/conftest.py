@@ -5,8 +5,6 @@ import pytest
 import torch
 from tiny_pipelines import FAMILIES, tiny_pipeline
 
-torch.set_num_threads(1)  # tiny models: threads cost more than they give
-
 NAMES = ("brad pitt", "ann lee", "tom hanks", "emma stone", "bo")
 
 

@@ -1,6 +1,5 @@
 """Real hosts for the tests: each ComfyUI that is found is started once, with our pack and the probe pack, and driven over HTTP."""
 import json
-import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,9 +12,6 @@ from launcher.client import Client, Execution
 from launcher.demo_models import demo_checkpoint, demo_face_pack
 from launcher.environment import Environment
 from launcher.server import PACK_NAME, HostProcess
-
-# The models are tiny: a second thread waits more than it computes, and sums in another order.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

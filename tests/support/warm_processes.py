@@ -10,8 +10,8 @@ import runpy
 import signal
 import sys
 import tempfile
-from functools import lru_cache
 from pathlib import Path
+from unittest.mock import patch
 
 AVAILABLE = "forkserver" in multiprocessing.get_all_start_methods()
 _HEAVY = "heavy_imports"
@@ -21,7 +21,7 @@ class WarmProcess:
     """``python -m MODULE ARGUMENTS``, with as much of `subprocess.Popen` as the tests use."""
 
     def __init__(self, module: str, arguments: list[str], cwd: Path, env: dict[str, str]):
-        context = _context()
+        context = _context(env)
         self._streams = [_empty_file() for _ in range(2)]
         self._process = context.Process(target=_become, args=(module, arguments, str(cwd), env, *map(str, self._streams)))
         self._process.start()
@@ -54,23 +54,17 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
-@lru_cache(maxsize=1)
-def _context():
-    """Starts the process that the others are forked from. Up to Python 3.13 it finds what it should import along PYTHONPATH only, and is silent when
-    it does not."""
+def _context(env: dict[str, str]):
+    """The process that the others are forked from runs, started in ``env``: how many threads PyTorch takes is settled when it is imported. Up to Python
+    3.13 it finds what it should import along PYTHONPATH only, and is silent when it does not.
+    """
     from multiprocessing import forkserver  # not on Windows
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_HEAVY])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
-    try:
-        forkserver.ensure_running()
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [env.get("PYTHONPATH")])])
+    with patch.dict(os.environ, {**env, "PYTHONPATH": path}):
+        forkserver.ensure_running()  # only the first time starts one
     return context
 
 
