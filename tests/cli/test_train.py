@@ -240,7 +240,7 @@ def test_two_processes_share_the_people(cli, people):
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (("--model", "demo", "--photos", "nowhere.png"), "There is no photograph nowhere.png"),
+    (("--model", "nowhere", "--photos", "nowhere.png"), "There is no photograph nowhere.png"),  # said before anything is loaded
     (("--model", "nowhere", "--photos", "PHOTO", "--face-pack", "PACK"), "There is no model nowhere.*--allow-download"),
     (("--model", "nowhere", "--photos", "PHOTO"), "No face pack is given.*--face-pack"),
     (("--model", "demo", "--photos", "PHOTO", "--face-pack", "nowhere"), "nowhere is not a folder.*--face-pack"),

@@ -18,6 +18,12 @@ def test_the_ids_are_those_of_transformers(tmp_path):
     assert tokenize(PROMPTS)[0, 0] == START and END in tokenize(PROMPTS)[0] and tokenize(PROMPTS).dtype == torch.int64
 
 
+def test_files_that_are_there_are_left_alone(tmp_path):
+    first = write_files(tmp_path)
+    before = [(path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in first]
+    assert write_files(tmp_path) == first and [(path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in first] == before
+
+
 @pytest.mark.parametrize("typed, meant", [
     ("anna’s “red” hat", "anna's \"red\" hat"),
     ("salt &amp; pepper", "salt & pepper"), ("salt &amp;amp; pepper", "salt & pepper"), ("a&nbsp;hat", "a hat"),
