@@ -6,7 +6,6 @@ one is for FaceCLIP's prompts, for training the Portrait World, and to give diff
 from __future__ import annotations
 
 import bz2
-import hashlib
 import html
 import json
 import re
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .atomic_write import atomic_write
+from .fingerprint import content_key
 
 LENGTH = 77
 START, END = 49406, 49407  # END also pads
@@ -77,7 +77,7 @@ def write_files(folder: Path) -> tuple[Path, Path]:
     """Write ``vocab.json`` and ``merges.txt`` for transformers' CLIPTokenizer, unless they are there; returns their paths. Another process may be
     reading them.
     """
-    folder = folder / hashlib.sha256(_MERGES.read_bytes()).hexdigest()[:12]  # other rules, another folder
+    folder = folder / content_key(_MERGES.read_bytes())  # other rules, another folder
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
     if vocab_path.is_file() and merges_path.is_file():  # each was written wholly or not at all
         return vocab_path, merges_path

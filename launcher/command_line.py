@@ -52,9 +52,9 @@ def run_tests(pytest_arguments: list[str]) -> int:
         layers += hosts.pip_host().layers
     environment = environments.prepare((*layers, TESTS))
     # Everything takes two processes, in which two hosts run beside each other; what is named runs in one, where it can be debugged.
-    everything = not set(pytest_arguments) - {EVERY_HOST}
-    how = [*(("-n", "2", "--dist", "loadscope", "--durations", "15") if everything else ()), *pytest_arguments]
-    return _call(environment, ["pytest", *how], cwd=CHECKOUT)  # not `python -m pytest`: that puts the checkout on sys.path
+    if set(pytest_arguments) <= {EVERY_HOST}:
+        pytest_arguments = ["-n", "2", "--dist", "loadscope", "--durations", "15", *pytest_arguments]
+    return _call(environment, ["pytest", *pytest_arguments], cwd=CHECKOUT)  # not `python -m pytest`: that puts the checkout on sys.path
 
 
 def run_command(command: list[str]) -> int:

@@ -40,18 +40,20 @@ def _part_lr(**factors: float) -> dict[str, float]:
     return {**BALANCED.part_lr, **factors}
 
 
-# Only the tokens learn, with no regularisation: textual inversion. Both at the best of the rates .003, .006, .012 (and .025 from the anchor).
+# Only the tokens learn, with no regularisation: from a plain word textual inversion, from the anchor cross initialisation. Both at the best
+# of the rates .003, .006, .012 (and .025 from the anchor).
 _TOKENS_ONLY = dict(trains=("tokens",), anchor_weight=0.0, batch=4, steps=100, lr=0.012)
+_TEXTUAL_INVERSION = dict(_TOKENS_ONLY, start="person")
 _BOTH = ("tokens", "stages")
 _OURS_IN_STAGES = (*BALANCED.trains, "stages")
 
 CONTENDERS: dict[str, Contender] = {
     "base": Contender("", shows="name"),
-    "textual-inversion": Contender("released", dict(_TOKENS_ONLY, start="person")),
-    "textual-inversion-25": Contender("released", dict(_TOKENS_ONLY, start="person", steps=25)),
+    "textual-inversion": Contender("released", _TEXTUAL_INVERSION),
+    "textual-inversion-25": Contender("released", dict(_TEXTUAL_INVERSION, steps=25)),
     # At the rate it is usually run with: the example of diffusers moves SD's rows, of size .0125 (norm .4, METHODS §1.2), by 5e-4 for each of 4 pictures;
     # this world's 'person' has size .045.
-    "textual-inversion-usual": Contender("released", dict(_TOKENS_ONLY, start="person", steps=800, lr=0.0018)),
+    "textual-inversion-usual": Contender("released", dict(_TEXTUAL_INVERSION, steps=800, lr=0.0018)),
     "cross-init": Contender("released", _TOKENS_ONLY),
     "released": Contender("released"),
     "paper": Contender("paper"),
@@ -61,7 +63,7 @@ CONTENDERS: dict[str, Contender] = {
     # The scene is laid out first, then the person comes in.
     "balanced-from-10": Contender("balanced", starts_at=0.1),
     "balanced-from-20": Contender("balanced", starts_at=0.2),
-    "textual-inversion-from-10": Contender("released", dict(_TOKENS_ONLY, start="person"), starts_at=0.1),
+    "textual-inversion-from-10": Contender("released", _TEXTUAL_INVERSION, starts_at=0.1),
     "best-from-10": Contender("best", starts_at=0.1),
     "best-from-20": Contender("best", starts_at=0.2),
     # SeFi-IDE's two ideas on cross initialisation, at its steps and rate, alone and together; and on our default.

@@ -22,7 +22,7 @@ for package in ("idea_engine", "launcher", "portrait_world"):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--every-host", action="store_true", help="run the tests marked one_host on every ComfyUI that is found, not only on the newest")
+    parser.addoption("--every-host", action="store_true", help="run the tests marked one_host on every ComfyUI that is found, not only on the first")
 
 
 _HOST = re.compile(r"(?<=[\[-])(comfyui|pip)-\d[\w.]*")  # in a test's name, as launcher.hosts calls hosts
