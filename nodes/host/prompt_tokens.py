@@ -101,7 +101,9 @@ class _IdentityTokenizer:
         first, _, rest = embedding_name.strip().partition(" ")
         for applied in getattr(self, _APPLIED):
             if first == _word(applied):
-                return applied.faded.tokens[self._idea_encoder], rest.strip()
+                found = applied.faded.tokens[self._idea_encoder], rest.strip()
+                # Since 0.28 the host answers with three values, the name between the two.
+                return found if len(super()._try_get_embedding("_")) == 2 else (found[0], first, found[1])
         return super()._try_get_embedding(embedding_name)
 
 
