@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from ..adapter import IDAdapter, IDKeyValue
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
-from ..enhancer import IDEnhancer, seeded
 from ..losses import AnchorDistance
 from ..tokens import prompt_inputs
 from ..identity import rounded
 from ..types import FACE_EMBEDDING_WIDTH, EnhancedIdentity, Identity, IdentityMetadata
 from .base import IdentityModule, Recipe
+from .enhancer import IDEnhancer, seeded
 
 # The released script optimises the tokens and the adapter only; expander, enhancer, to_k and to_v never change (METHODS §1).
 RELEASED = Recipe(

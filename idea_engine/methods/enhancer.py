@@ -1,12 +1,11 @@
-"""The ID-Enhancer: the face asks, the textual anchor answers (METHODS §1.3)."""
+"""The ID-Enhancer as it was published: the face asks, the textual anchor answers (METHODS §1.3)."""
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from .types import FACE_EMBEDDING_WIDTH
-
-HEADS = 8  # METHODS §1.3 and §1.4
+from ..adapter import HEADS
+from ..types import FACE_EMBEDDING_WIDTH
 
 
 class IDEnhancer(nn.Module):
