@@ -34,14 +34,14 @@ class LiveTraining:
 
     def send(self, event: str, message: Mapping[str, object]) -> None:
         """To every open page; nothing happens where there is none, or no server."""
-        server = _server()
+        server = host_server()
         if server is not None:
             server.send_sync(event, dict(message))
 
 
 def register_routes() -> None:
     """``GET /idea/training``: the latest messages of what runs now. ``POST /idea/training/stop`` with ``{"node": id}``: end that one."""
-    server = _server()
+    server = host_server()
     if server is None:  # tools read the nodes without a server
         return
     web = sys.modules["server"].web  # the host's own
@@ -62,6 +62,6 @@ def register_routes() -> None:
         return web.json_response({"stopping": found is not None})
 
 
-def _server():
+def host_server():
     """The host's server, if there is one; it is never imported for this, for a process without it has no use for it."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
