@@ -24,6 +24,10 @@ class BadImageError(IdeaError):
     """A picture cannot be used: wrong shape, too small, or not finite."""
 
 
+class ListError(IdeaError):
+    """A node that is about one person got several values for what there can only be one of."""
+
+
 class NamesError(IdeaError):
     """The list of anchor names is empty or holds nothing the tokenizer knows."""
 

@@ -1,6 +1,7 @@
 """IdentityScore: generated pictures against reference photographs."""
 from __future__ import annotations
 
+from .host.lists import one_person
 from .sockets import CATEGORY, FACE_MODEL
 
 
@@ -15,13 +16,15 @@ class IdentityScore:
     CATEGORY = CATEGORY
     FUNCTION = "score"
     OUTPUT_NODE = True
+    INPUT_IS_LIST = True
+    OUTPUT_IS_LIST = (False, False, True, True, False, False)
     RETURN_TYPES = ("FLOAT", "IMAGE", "IMAGE", "IMAGE", "STRING", "STRING")
     RETURN_NAMES = ("likeness", "sheet", "accepted", "rejected", "report", "csv")
     OUTPUT_TOOLTIPS = (
         "Mean calibrated likeness, missing faces counted as zero; with a single reference photograph the mean cosine.",
         "Every picture with its figures: green accepted, orange a copy, red too far or without a face.",
-        "The pictures that reach the threshold and copy nothing.",
-        "The other pictures.",
+        "The pictures that reach the threshold and copy nothing; a list where they have different sizes.",
+        "The other pictures, in the same way.",
         "The figures in words.",
         "One line per picture, for a spreadsheet.",
     )
@@ -31,8 +34,8 @@ class IdentityScore:
         return {
             "required": {
                 "face_model": (FACE_MODEL, {"tooltip": "From Load Face Model; best another one than the training used."}),
-                "image": ("IMAGE", {"tooltip": "The generated pictures. The largest face of each counts."}),
-                "references": ("IMAGE", {"tooltip": "Photographs of the person, at least two for the calibrated likeness; best such as were not trained on."}),
+                "image": ("IMAGE", {"tooltip": "The generated pictures, as a batch or as a list. The largest face of each counts."}),
+                "references": ("IMAGE", {"tooltip": "Photographs of the person, as a batch or as a list of any sizes, at least two for the calibrated likeness; best such as were not trained on."}),
                 "threshold": ("FLOAT", {"default": 0.7, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": (
                     "From which likeness a picture is accepted: calibrated, 1 = like the person's own photographs; with one reference photograph the cosine."
                 )}),
@@ -48,17 +51,18 @@ class IdentityScore:
             },
         }
 
+    @one_person("Identity Score", pictures=("image", "references", "strangers", "training_photos"))
     def score(
         self, face_model, image, references, threshold, strangers=None, training_photos=None, clip_vision=None, clip=None, prompt="",
     ):
         from ..idea_engine.evaluate import COPYING_WARNING, copying, csv_text, likeness_rows, score_likeness
         from ..idea_engine.photo_sheet import BAD, DOUBTFUL, GOOD, Tile, draw_sheet
-        from .host.images import check_images, some_images, to_image
+        from .host.images import check_pictures, some_pictures, to_image
 
-        pictures = check_images(image, "Identity Score")
+        pictures = check_pictures(image, "Identity Score")
         generated, found = _face_rows(face_model, pictures)
         known = {
-            name: None if photos is None else _found_rows(face_model, check_images(photos, f"Identity Score, {name}"))
+            name: None if photos is None else _found_rows(face_model, check_pictures(photos, f"Identity Score, {name}"))
             for name, photos in (("references", references), ("strangers", strangers), ("training_photos", training_photos))
         }
         likeness = score_likeness(generated, found, known["references"], known["strangers"])
@@ -85,7 +89,7 @@ class IdentityScore:
         chosen = [[index for index, good in enumerate(accepted) if good is wanted] for wanted in (True, False)]
         total = likeness.mean if likeness.calibrated is None else likeness.calibrated
         return {"ui": {"text": [report]}, "result": (
-            total, to_image(draw_sheet(tiles, report.splitlines()[0])), some_images(pictures, chosen[0]), some_images(pictures, chosen[1]), report, csv_text(rows),
+            total, to_image(draw_sheet(tiles, report.splitlines()[0])), some_pictures(pictures, chosen[0]), some_pictures(pictures, chosen[1]), report, csv_text(rows),
         )}
 
 
@@ -95,7 +99,7 @@ def _face_rows(face_model, pictures):
 
     from ..idea_engine.face import embed_faces, search_photos
 
-    photos = list(pictures)
+    photos = list(pictures)  # a batch, or a list of any sizes
     seen = search_photos(face_model, photos)
     rows, found = torch.zeros(len(photos), 512), torch.tensor([photo.chosen is not None for photo in seen])
     if found.any():

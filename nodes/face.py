@@ -7,7 +7,8 @@ from ..idea_engine.face import CHOICES, ON_MISSING, embed_faces, search_photos
 from ..idea_engine.face_pack import DEMO_DETECTION_SIZE
 from ..idea_engine.face_preview import draw_preview
 from .host import paths
-from .host.images import check_images, mask_batch, to_image
+from .host.images import check_pictures, to_image
+from .host.lists import as_lists, one_person
 from .sockets import CATEGORY, FACE, FACE_MODEL
 
 
@@ -108,12 +109,14 @@ class FaceEmbed:
         "counting more. Where no face is found it looks again: padded, at smaller sizes, turned. The preview numbers every face."
     )
     FUNCTION = "embed"
+    INPUT_IS_LIST = True
+    OUTPUT_IS_LIST = (False, False, True, False)
     RETURN_TYPES = (FACE, "IMAGE", "MASK", "IMAGE")
     RETURN_NAMES = ("face", "crops", "masks", "preview")
     OUTPUT_TOOLTIPS = (
         "The person, for ID Enhancer.",
         "The chosen faces, upright, 112×112, as the recognizer sees them.",
-        "A soft mask of the chosen face, one per photograph in which it was found.",
+        "A soft mask of the chosen face, one per photograph in which it was found; a list where the photographs have different sizes.",
         "The photographs with numbered boxes; the chosen face is green.",
     )
 
@@ -122,7 +125,7 @@ class FaceEmbed:
         return {
             "required": {
                 "face_model": (FACE_MODEL, {"tooltip": "From Load Face Model."}),
-                "image": ("IMAGE", {"tooltip": "One photograph, or a batch of photographs of the same person."}),
+                "image": ("IMAGE", {"tooltip": "One photograph, or several of the same person, as a batch or as a list of any sizes."}),
                 "choose": (
                     list(CHOICES),
                     {
@@ -145,8 +148,9 @@ class FaceEmbed:
             }
         }
 
+    @one_person("Face Embed", pictures=("image",))
     def embed(self, face_model, image, choose, index, on_missing):
-        photos = list(check_images(image, "Face Embed"))
+        photos = check_pictures(image, "Face Embed")
         found = search_photos(face_model, photos, choose, index)
         face = embed_faces(face_model, photos, choose, index, on_missing, found)
-        return (face, face.crops, mask_batch(face.masks), to_image(draw_preview(photos, found)))
+        return (face, face.crops, as_lists(face.masks), to_image(draw_preview(photos, found)))

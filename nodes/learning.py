@@ -42,10 +42,14 @@ def training_side(family, asked: int) -> int:
 
 
 def face_masks(masks, enhanced, photos):
-    """One (H, W) mask per photograph: those connected, in their order, else Face Embed's where it saw these photographs, else None."""
+    """One (H, W) mask per photograph: those connected, in their order, else Face Embed's where it saw these photographs, else None.
+
+    Args:
+        masks: MASK batches, or None.
+    """
     from ..idea_engine.photos import found_masks
 
-    return found_masks(enhanced, photos) if masks is None else list(masks)
+    return found_masks(enhanced, photos) if masks is None else [mask for batch in masks for mask in batch]
 
 
 def training_key(backend, enhanced, photos, config, masks=None) -> str:

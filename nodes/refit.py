@@ -1,6 +1,7 @@
 """RefitIdentity: a person moved to another base model."""
 from __future__ import annotations
 
+from .host.lists import one_person
 from .learning import JUDGE, PREVIEW_EVERY
 from .sockets import CATEGORY, ENHANCED, IDENTITY
 
@@ -18,6 +19,7 @@ class RefitIdentity:
     CATEGORY = CATEGORY
     FUNCTION = "refit"
     OUTPUT_NODE = True
+    INPUT_IS_LIST = True
     RETURN_TYPES = (IDENTITY, "IMAGE")
     RETURN_NAMES = ("identity", "chart")
     OUTPUT_TOOLTIPS = ("The person for the new checkpoint, for Apply ID Adapter and Save Identity.", "The loss of every training step, and the likeness where it was measured.")
@@ -30,7 +32,7 @@ class RefitIdentity:
                 "model": ("MODEL", {"tooltip": "The new checkpoint. It is not changed."}),
                 "clip": ("CLIP", {"tooltip": "The text encoder of the new checkpoint. It is not changed."}),
                 "vae": ("VAE", {"tooltip": "The new checkpoint's VAE; encodes each photograph once."}),
-                "image": ("IMAGE", {"tooltip": "One or a few photographs of the person."}),
+                "image": ("IMAGE", {"tooltip": "One or a few photographs of the person, as a batch or as a list of any sizes."}),
                 "enhanced": (ENHANCED, {"tooltip": "From ID Enhancer, made with the new checkpoint's CLIP."}),
                 "steps": ("INT", {"default": 25, "min": 1, "max": 10000, "tooltip": "Training steps. 25 are enough where a text encoder is shared."}),
                 "resolution": ("INT", {"default": 0, "min": 0, "max": 2048, "step": 8, "tooltip": "Side of the training pictures in pixels; 0 = 512, and 1024 for SDXL."}),
@@ -40,17 +42,18 @@ class RefitIdentity:
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
+    @one_person("Refit Identity", pictures=("image",))
     def refit(self, identity, model, clip, vae, image, enhanced, steps, resolution, seed, preview_every=0, face_model=None, node_id=None):
         from ..idea_engine.fingerprint import content_key
         from ..idea_engine.identity import content_hash
         from ..idea_engine.refit import build_from, carried_over, nearest_start
         from ..idea_engine.train_config import TrainConfig
-        from .host.images import check_images
+        from .host.images import check_pictures
         from .learning import course_chart, face_masks, learn, training_backend, training_key, training_side
 
         backend = training_backend(model, clip, vae, enhanced, "Refit Identity")
         nearest_start(identity, enhanced)  # says what does not fit before anything is computed
-        photos = check_images(image, "Refit Identity")
+        photos = check_pictures(image, "Refit Identity")
         method = identity.metadata.method
         config = TrainConfig(
             recipe=method if method in ID_EA else ID_EA[0], trigger=identity.trigger, steps=steps, seed=seed,

@@ -1,6 +1,7 @@
 """TrainIDEA: learn one person."""
 from __future__ import annotations
 
+from .host.lists import one_person
 from .learning import JUDGE, PREVIEW_EVERY
 from .sockets import CATEGORY, ENHANCED, IDENTITY
 
@@ -19,6 +20,7 @@ class TrainIDEA:
     CATEGORY = CATEGORY
     FUNCTION = "train"
     OUTPUT_NODE = True
+    INPUT_IS_LIST = True
     RETURN_TYPES = (IDENTITY, "IMAGE")
     RETURN_NAMES = ("identity", "chart")
     OUTPUT_TOOLTIPS = ("The learned person, for Apply ID Adapter and Save Identity.", "The loss of every training step, and the likeness where it was measured.")
@@ -31,7 +33,7 @@ class TrainIDEA:
                 "clip": ("CLIP", {"tooltip": "The text encoder of the same checkpoint. It is not changed."}),
                 "vae": ("VAE", {"tooltip": "Encodes each photograph once."}),
                 "image": ("IMAGE", {"tooltip": (
-                    "One or a few photographs of the person; of each the largest square around the face is used, or from the middle where no mask says where it is."
+                    "One or a few photographs of the person, as a batch or as a list of any sizes; of each the largest square around the face is used, or from the middle where no mask says where it is."
                 )}),
                 "enhanced": (ENHANCED, {"tooltip": "From ID Enhancer, made with the same CLIP."}),
                 "trigger": ("STRING", {"default": "<anna>", "tooltip": "The word that stands for the person in your prompts. One word, best in angle brackets."}),
@@ -70,7 +72,7 @@ class TrainIDEA:
                 )}),
                 "caption": ("STRING", {"default": "", "multiline": True, "tooltip": (
                     "What else the photographs show, such as: smiling, wearing a blue shirt, in a forest. What is said here is not learned as a part of the "
-                    "person. One line for all photographs, or one line for each."
+                    "person. One line for all photographs, or one line for each; a list of texts is one for each."
                 )}),
                 "preview_every": PREVIEW_EVERY,
                 "face_model": JUDGE,
@@ -78,19 +80,20 @@ class TrainIDEA:
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
+    @one_person("Train Identity", pictures=("image", "masks"), lines=("caption",))
     def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, masks=None, stages=0,
               attention="recipe's own", caption="", preview_every=0, face_model=None, node_id=None):
         from ..idea_engine.tokens import check_trigger
         from ..idea_engine.train_config import TrainConfig
-        from .host.images import check_images
+        from .host.images import check_pictures
         from .learning import course_chart, face_masks, learn, training_backend, training_key, training_side
 
         backend = training_backend(model, clip, vae, enhanced, "Train Identity")
         trigger = check_trigger(trigger, backend.word_ids)
-        photos = check_images(image, "Train Identity")
+        photos = check_pictures(image, "Train Identity")
         config = TrainConfig(
             recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed, stages=stages, attention=ATTENTION[attention],
-            captions=tuple(line.strip() for line in caption.splitlines() if line.strip()), resolution=training_side(backend.family, resolution),
+            captions=_captions(caption), resolution=training_side(backend.family, resolution),
         )
         faces = face_masks(masks, enhanced, photos) if config.resolved().reads_masks else None
         identity, note = learn(
@@ -101,3 +104,10 @@ class TrainIDEA:
         finite = [loss for loss in losses if loss is not None] or [float("nan")]  # a step whose loss was not finite was skipped
         return {"ui": {"text": [f"{trigger}: {len(losses)} steps, loss {finite[0]:.4f} → {finite[-1]:.4f}; {note}."]},
                 "result": (identity, course_chart(identity, f"{trigger} · {recipe}"))}
+
+
+def _captions(caption: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One caption for each line that says something; of a list of texts one for each, for each belongs to a photograph, also an empty one."""
+    if isinstance(caption, str):
+        return tuple(line.strip() for line in caption.splitlines() if line.strip())
+    return tuple(" ".join(text.split()) for text in caption)

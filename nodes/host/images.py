@@ -8,8 +8,19 @@ from torch import Tensor
 
 from ...idea_engine.errors import BadImageError
 from ...idea_engine.photos import check_photo
+from .lists import as_lists
 
 _THUMBNAIL_SIDE = 256  # pixels; about 15 kB in the header of an identity file
+
+
+def check_pictures(images: Sequence[Tensor] | None, node: str) -> list[Tensor]:
+    """Every picture of a list of IMAGE batches, whatever their sizes, as :func:`check_images` gives them: (H, W, 3) each, in their order.
+
+    Raises:
+        BadImageError: see :func:`check_images`; a picture is named by its place among all of them.
+    """
+    pictures = [picture for image in images or [None] for picture in _batch(image, node)]
+    return [check_photo(picture, f"{node}: picture {number} of {len(pictures)}") for number, picture in enumerate(pictures, 1)]
 
 
 def check_images(image: Tensor, node: str) -> Tensor:
@@ -25,13 +36,17 @@ def check_images(image: Tensor, node: str) -> Tensor:
     Raises:
         BadImageError: no batch, wrong channels, smaller than 16 pixels a side, or not finite.
     """
+    return torch.stack(check_pictures([image], node))
+
+
+def _batch(image: Tensor, node: str) -> Tensor:
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[0] == 0:
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise BadImageError(
             f"{node} got an image of the shape {shape}, expected at least one picture as batch × height × width × channels. "
             "Connect an IMAGE output such as that of Load Image."
         )
-    return torch.stack([check_photo(photo, f"{node}: picture {number} of {len(image)}") for number, photo in enumerate(image, 1)])
+    return image
 
 
 def to_image(pictures) -> Tensor:
@@ -49,13 +64,13 @@ def to_image(pictures) -> Tensor:
     return batch
 
 
-def some_images(pictures: Tensor, chosen: Sequence[int]):
-    """The chosen pictures of a batch. When there are none, whatever is connected is not run. Hosts
+def some_pictures(pictures: Sequence[Tensor], chosen: Sequence[int]) -> list:
+    """The chosen pictures (H, W, 3), for an output that is a list. When there are none, whatever is connected is not run. Hosts
     of 2024 cannot do that, and their nodes cannot take an empty batch: there it is one black picture."""
     if chosen:
-        return pictures[list(chosen)]
+        return as_lists([pictures[index] for index in chosen])
     blocked = not_run(1)
-    return torch.zeros_like(pictures[:1]) if blocked is None else blocked[0]
+    return [torch.zeros_like(pictures[0])[None]] if blocked is None else [blocked[0]]
 
 
 def not_run(outputs: int) -> tuple | None:
@@ -76,11 +91,6 @@ def _to_tensor(picture) -> Tensor:
     import numpy as np
 
     return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0)
-
-
-def mask_batch(masks: Sequence[Tensor]) -> Tensor:
-    """(H, W) masks of any sizes as a MASK (F, H, W); smaller masks keep their pixels and gain zeros to the right and below."""
-    return to_image([mask[..., None] for mask in masks])[..., 0]
 
 
 def to_data_url(image: Tensor) -> str:

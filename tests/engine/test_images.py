@@ -47,11 +47,22 @@ def test_the_bad_picture_of_a_batch_is_named(images):
         images.check_images(batch, "Face Embed")
 
 
-def test_masks_of_different_sizes_share_a_batch_and_keep_their_pixels(images):
-    masks = images.mask_batch([torch.ones(4, 6), torch.full((5, 3), 0.5)])
-    assert masks.shape == (2, 5, 6)
-    assert masks[0, :4].eq(1).all() and masks[0, 4].eq(0).all()
-    assert masks[1, :, :3].eq(0.5).all() and masks[1, :, 3:].eq(0).all()
+def test_pictures_of_a_list_keep_their_sizes_and_their_order(images):
+    batches = [torch.rand(2, 20, 30, 3), torch.rand(1, 40, 16, 1)]
+    checked = images.check_pictures(batches, "Face Embed")
+    assert [tuple(one.shape) for one in checked] == [(20, 30, 3), (20, 30, 3), (40, 16, 3)]
+    assert torch.equal(checked[1], batches[0][1]) and torch.equal(checked[2][..., 2], batches[1][0, ..., 0])
+
+
+def test_the_bad_picture_of_a_list_is_named_by_its_place_among_all(images):
+    with pytest.raises(BadImageError, match="picture 3 of 3"):
+        images.check_pictures([torch.rand(2, 32, 32, 3), torch.full((1, 32, 32, 3), float("nan"))], "Face Embed")
+
+
+@pytest.mark.parametrize("nothing", [None, [], ["anna.png"]])
+def test_no_picture_at_all_is_a_sentence(images, nothing):
+    with pytest.raises(BadImageError, match="^Face Embed got an image of the shape .*expected at least one picture"):
+        images.check_pictures(nothing, "Face Embed")
 
 
 def test_a_drawing_becomes_an_image(images):

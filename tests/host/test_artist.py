@@ -1,24 +1,12 @@
 """Reference Doctor, Identity Score and Refit Identity in real hosts, with the real face loader."""
 import csv
 import io
-from pathlib import Path
 
 import pytest
 from launcher.errors import NodeFailedError
-from tiny_graphs import apply, enhanced, probe, random_identity, sample, tiny, train
+from tiny_graphs import apply, enhanced, face_model, photographs, probe, random_identity, sample, tiny, train
 
 pytestmark = pytest.mark.one_host
-
-PORTRAIT_PACK = Path(__file__).resolve().parents[2] / "portrait_world" / "assets" / "face_pack"
-
-
-def face_model(host, graph):
-    pack = host.base.add_face_pack(PORTRAIT_PACK, "portrait")
-    return graph.add("IDEA_LoadFaceModel", pack=pack, provider="CPU", detection_size=320)[0]
-
-
-def photographs(graph, shots, **more):
-    return probe(graph, "artist:photographs", {"shots": shots, **more})[0]
 
 
 def test_the_doctor_passes_on_the_good_ones_with_their_faces(host, graph):

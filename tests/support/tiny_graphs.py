@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+PORTRAIT_PACK = Path(__file__).resolve().parents[2] / "portrait_world" / "assets" / "face_pack"
 FAMILIES = ("sd1", "sd2", "sd2-v", "sdxl")
 PROMPT = "a photo of <anna> person wearing an oversized sweater"
 
@@ -50,3 +52,14 @@ def train(graph, loader, image, enhancement, **settings):
     return graph.add(
         "IDEA_TrainIDEA", model=loader[0], clip=loader[1], vae=loader[2], image=image, enhanced=enhancement, **{**values, **settings}
     )
+
+
+def face_model(host, graph):
+    """The Portrait World's own face pack, opened; a socket."""
+    pack = host.base.add_face_pack(PORTRAIT_PACK, "portrait")
+    return graph.add("IDEA_LoadFaceModel", pack=pack, provider="CPU", detection_size=320)[0]
+
+
+def photographs(graph, shots, **more):
+    """Photographs of the Portrait World's people, a socket; see ``artist:photographs``."""
+    return probe(graph, "artist:photographs", {"shots": shots, **more})[0]

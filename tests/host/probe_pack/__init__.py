@@ -71,6 +71,16 @@ class ProbeRun:
         return {"ui": {"text": [json.dumps(answer)]}, "result": (*outputs, None, None, None)[:3]}
 
 
+class ProbeLists(ProbeRun):
+    """A ProbeRun whose outputs are lists: the function's `outputs` are lists of what each socket gives, one after another."""
+
+    OUTPUT_IS_LIST = (True, True, True)
+
+    def run(self, function, arguments, a=None, b=None, c=None, d=None):
+        answer = super().run(function, arguments, a, b, c, d)
+        return {**answer, "result": tuple([] if one is None else one for one in answer["result"])}
+
+
 def load_probe(module: str) -> ModuleType:
     """Load `tests/host/probes/<module>.py` afresh, so that an edit counts without restarting the host."""
     path = HERE.parent / "probes" / f"{module}.py"
@@ -81,4 +91,4 @@ def load_probe(module: str) -> ModuleType:
     return loaded
 
 
-NODE_CLASS_MAPPINGS = {"ProbeRun": ProbeRun}
+NODE_CLASS_MAPPINGS = {"ProbeRun": ProbeRun, "ProbeLists": ProbeLists}

@@ -19,6 +19,14 @@ def photographs(probe):
     return {"outputs": (batch,)}
 
 
+def listed(probe):
+    """a: IMAGE; arguments: sizes [[height, width], …] or none, texts → its pictures as a list, cut to these sizes, and a list of texts."""
+    pictures = [picture[None] for picture in probe.a]
+    for number, (height, width) in enumerate(probe.arguments.get("sizes", ())):
+        pictures[number] = pictures[number][:, :height, :width]
+    return {"outputs": (pictures, probe.arguments.get("texts", []))}
+
+
 def clip_vision(probe):
     """arguments: width → a stand-in with the one call of the host's CLIP_VISION that a score needs; real ones are hundreds of megabytes."""
 
