@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .atomic_write import atomic_write
+from .foreign_text import parsed_json
 
 SAVE_SECONDS = 60.0  # what a killed process may lose
 _SAVE_SHARE = 0.05  # of the time, at most, for saving: the recipe paper keeps gigabytes on large models
@@ -39,6 +41,7 @@ class Checkpoint:
         twentieth of the time, however long it is; an interrupted training is saved in any case.
         """
         self.path, self.seconds = Path(path), SAVE_SECONDS if seconds is None else seconds
+        self.kept: int | None = None  # the step that the file holds, as far as this process knows
         self._saved = time.monotonic()  # when the last save ended
         self._cost = 0.0  # seconds that it took
 
@@ -61,6 +64,7 @@ class Checkpoint:
                 tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().clone().contiguous()
         try:
             atomic_write(self.path, lambda path: save_file(tensors, path, metadata={"progress": json.dumps(vars(progress))}))
+            self.kept = progress.step
         except Exception as error:  # safetensors raises its own kind for a full disk
             _log.warning("The interrupted training could not be kept for resuming: %s", error)
         self._saved = time.monotonic()
@@ -77,7 +81,7 @@ class Checkpoint:
             return None
         try:
             with safe_open(str(self.path), framework="pt", device="cpu") as file:
-                progress = Progress(**json.loads(file.metadata()["progress"]))
+                progress = Progress(**parsed_json(file.metadata()["progress"]))
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # views of the mapped file
             weights = {name: p for name, p in module.named_parameters() if p.requires_grad}
             for name, parameter in weights.items():
@@ -101,11 +105,14 @@ class Checkpoint:
                     name: value if name == "step" and not optimizer.defaults.get("fused") else value.to(parameter.device)
                     for name, value in state.items()
                 }
+        self.kept = progress.step
         return progress
 
     def clear(self) -> None:
         """Forget the interrupted training, because it has finished."""
-        self.path.unlink(missing_ok=True)
+        self.kept = None
+        with suppress(OSError):  # Windows deletes no file in use
+            self.path.unlink()
 
 
 def _optimized(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

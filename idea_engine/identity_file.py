@@ -50,7 +50,7 @@ def save_identity(identity: Identity, path: Path | str, *, store_face: bool = Fa
     except OSError as error:
         raise IdentityFileError(
             f"The identity could not be written to {path.name}: {error.strerror or error} ({shown_size(len(payload))} are needed). "
-            "Free some space or choose another folder, then queue Save Identity again; the trained identity is not lost."
+            "Free some space or choose another folder."
         ) from error
     return path
 

@@ -47,6 +47,7 @@ def train(
     previews: Previews | None = None,
     stop: Callable[[], bool] = lambda: False,
     build: Callable[[EnhancedIdentity, Recipe, Sequence[int]], IdentityModule] = build_module,
+    keep: Callable[[Identity], bool] = lambda identity: True,
 ) -> tuple[Identity, TrainReport]:
     """Learn one person.
 
@@ -58,6 +59,8 @@ def train(
         checkpoint: where an interrupted training is kept, and looked for.
         previews: pictures on the way. If they are judged, the most alike of the judged steps is returned, else the last step.
         stop: asked after every step; True ends the training with what is best so far. What was learned stays in ``checkpoint``.
+        keep: puts the finished identity (not a stopped one) where it is safe, and says whether it is. Until it is, ``checkpoint`` holds the
+            finished training, so that the next run has nothing to learn; whatever ``keep`` raises is raised after that.
 
     Raises:
         TriggerError, BadImageError: before anything is computed.
@@ -74,7 +77,7 @@ def train(
             recipe = recipe.without_masks()
         run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution, masks), build, faces, previews)
         try:
-            return run.execute(on_step, checkpoint, started, stop)
+            return run.execute(on_step, checkpoint, started, stop, keep)
         finally:
             run.session.close()
             backend.release_memory()
@@ -123,7 +126,8 @@ class _Run:
         self.session = ExitStack()  # the backend's training mode, open for the whole run: entering it touches every weight
 
     def execute(
-        self, on_step, checkpoint: Checkpoint | None, started: float, stop: Callable[[], bool] = lambda: False
+        self, on_step, checkpoint: Checkpoint | None, started: float, stop: Callable[[], bool] = lambda: False,
+        keep: Callable[[Identity], bool] = lambda identity: True,
     ) -> tuple[Identity, TrainReport]:
         resumed = checkpoint.load(self.module, self.optimizer, self.best.weights) if checkpoint is not None else None
         if resumed is not None:
@@ -158,9 +162,7 @@ class _Run:
                 checkpoint.save(self.module, self.optimizer, progress, self.best.weights)
             raise
         self.session.close()
-        if checkpoint is not None and not stopped:
-            checkpoint.clear()
-        elif checkpoint is not None:
+        if checkpoint is not None and stopped:
             checkpoint.save(self.module, self.optimizer, progress, self.best.weights)
         self.best.restore(self.module)
         identity = self.module.identity(self.config.trigger, self._described(), self.backend.text_hash)
@@ -168,7 +170,18 @@ class _Run:
             tuple(progress.losses), progress.skipped, first, time.perf_counter() - started, self.micro, self.checkpointing, stopped,
             tuple((step, value) for step, value in progress.likenesses), best_step(progress),
         )
+        if not stopped:
+            self._hand_over(identity, checkpoint, keep)
         return identity, report
+
+    def _hand_over(self, identity: Identity, checkpoint: Checkpoint | None, keep: Callable[[Identity], bool]) -> None:
+        """The interrupted training is forgotten when the finished identity is safe, not before."""
+        safe = False
+        try:
+            safe = keep(identity)
+        finally:
+            if checkpoint is not None:
+                checkpoint.clear() if safe else checkpoint.save(self.module, self.optimizer, self.progress, self.best.weights)
 
     def _preview(self) -> None:
         """Draw, judge and show one, if one is due; where there is no memory for it, training goes on without."""

@@ -35,6 +35,7 @@ class SaveIdentity:
     def save(self, identity, filename, consent="", store_face=False, thumbnail=None):
         from dataclasses import replace
 
+        from ..idea_engine.errors import IdentityFileError
         from ..idea_engine.file_size import shown_size
         from ..idea_engine.identity_file import save_identity
         from .host.images import to_data_url
@@ -45,7 +46,11 @@ class SaveIdentity:
             consent=consent or identity.metadata.consent,
             thumbnail=to_data_url(thumbnail) if thumbnail is not None else identity.metadata.thumbnail,
         )
-        path = save_identity(replace(identity, metadata=metadata), new_identity_path(filename), store_face=store_face)
+        path = new_identity_path(filename)
+        try:
+            path = save_identity(replace(identity, metadata=metadata), path, store_face=store_face)
+        except IdentityFileError as error:
+            raise IdentityFileError(f"{error} Then queue Save Identity again: as long as ComfyUI runs, the identity is not lost.") from error
         said = f"Saved {path.name} ({shown_size(path.stat().st_size)}). In prompts: {identity.trigger}"
         if store_face and identity.face is None:
             said += "\nThe face embedding was not stored: this identity has none, because it was loaded from a file without one."

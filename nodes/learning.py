@@ -95,9 +95,8 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
         identity, report = train(
             backend, enhanced, list(photos), config, masks=masks, on_step=progress, previews=progress.previews(every, judge),
             checkpoint=Checkpoint(training_cache() / f"{key}.partial"), stop=progress.stopping, build=build or build_module,
+            keep=lambda identity: _keep(identity, finished),  # not called for what was stopped, which is not what these inputs give
         )
-    if not report.stopped:  # what was stopped is not what these inputs give
-        _keep(identity, finished)
     trim_training_cache()
     return identity, _summary(report) + unseen
 
@@ -123,6 +122,8 @@ def _judge(face_model, photos):
 def _kept(path, enhanced, trigger):
     """The identity of an earlier training, as it was when it was made; None when there is none, or none that can be read."""
     import logging
+    import os
+    from contextlib import suppress
     from dataclasses import replace
 
     from ..idea_engine.errors import IdentityFileError
@@ -137,12 +138,13 @@ def _kept(path, enhanced, trigger):
     except IdentityFileError as error:
         logging.getLogger(__name__).warning("An earlier training cannot be used and is done again: %s", error)
         return None
-    path.touch()  # used again, so it is not the next to be trimmed
+    with suppress(OSError):  # another host may have trimmed it meanwhile
+        os.utime(path)  # used again, so it is not the next to be trimmed
     return identity
 
 
-def _keep(identity, path) -> None:
-    """Keep a finished training for the next session; without room on the disk the artist still gets the identity."""
+def _keep(identity, path) -> bool:
+    """Keep a finished training for the next session; False where that fails, and the artist still gets the identity."""
     import logging
 
     from ..idea_engine.errors import IdentityFileError
@@ -151,7 +153,9 @@ def _keep(identity, path) -> None:
     try:
         save_identity(identity, path, store_face=False)
     except IdentityFileError as error:
-        logging.getLogger(__name__).warning("The finished training could not be cached: %s", error)
+        logging.getLogger(__name__).warning("The finished training could not be kept for the next session: %s", error)
+        return False
+    return True
 
 
 def _summary(report) -> str:

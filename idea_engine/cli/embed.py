@@ -28,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
     from ..face import embed_faces, search_photos
     from ..face_preview import draw_preview
     from .faces import describe_faces, open_pack
-    from .pictures import photo_files, read_photo, write_picture
+    from ..pictures import read_photo
+    from .pictures import photo_files, write_picture
 
     files = photo_files(options.photos)
     photos = [read_photo(file) for file in files]

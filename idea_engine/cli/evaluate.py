@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..errors import EvaluationError
 from ..evaluate import COPYING_WARNING, contact_sheet, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from ..pictures import read_photo
 from ..tokens import PLACEHOLDER, scene_of
 from ..types import Identity
-from .pictures import photo_files, read_photo
+from .pictures import photo_files
 
 NAME = "evaluate"
 SUMMARY = "Draw each person in many prompts, and score likeness, copying and prompt; writes report.html with the pictures in it."

@@ -1,4 +1,4 @@
-"""Photographs from files, and pictures to files."""
+"""Which files are photographs, and pictures to files."""
 from __future__ import annotations
 
 import io
@@ -10,10 +10,7 @@ from torch import Tensor
 
 from ..atomic_write import atomic_write
 from ..errors import BadImageError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_MAX_PIXELS = 200_000_000  # a picture beyond is no photograph
-
+from ..pictures import SUFFIXES
 
 def photo_files(paths: Sequence[str | Path]) -> list[Path]:
     """Files as given; of folders, the pictures directly in them, by name.
@@ -38,25 +35,6 @@ def photo_files(paths: Sequence[str | Path]) -> list[Path]:
 def is_picture(path: Path) -> bool:
     """Whether a file looks like a picture by its ending; hidden files do not count."""
     return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def read_photo(path: Path) -> Tensor:
-    """(H, W, 3) float32 in 0..1, upright as the camera noted it.
-
-    Raises:
-        BadImageError: the file is not a readable picture.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise ValueError(f"{image.width} × {image.height} pixels are too many")
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.float32)
-    except Exception as error:  # Pillow raises its own classes, and those of every decoder
-        raise BadImageError(f"{path} cannot be read as a picture ({str(error)[:120]}). Save it again as PNG or JPEG.") from error
-    return torch.from_numpy(pixels / 255.0)
 
 
 def write_picture(image, path: Path, notes: Mapping[str, str] | None = None) -> Path:

@@ -43,7 +43,7 @@ def html_report(title: str, facts: Mapping[str, object], notes: Sequence[str], s
         references: identity → held-out photographs (H, W, 3).
         rows: one per picture; ``picture`` is relative to ``folder``.
     """
-    from .pictures import read_photo
+    from ..pictures import read_photo
 
     shown = [name for name in COLUMNS if any(row.get(name) is not None for row in summary)]
     parts = [f"<h1>{escape(title)}</h1>", "<p>" + "<br>".join(f"{escape(name)}: {escape(str(value))}" for name, value in facts.items()) + "</p>"]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
-from ..errors import IdeaError, TrainingError
+from ..checkpoint import Checkpoint
+from ..errors import IdeaError, IdentityFileError, TrainingError
 from ..methods import RECIPES
 from .people import PersonToLearn, Team, differences, people_in
 
@@ -186,13 +187,12 @@ class Studio:
             return True
 
     def _learn(self, person: PersonToLearn, title: str, position: int) -> None:
-        from ..checkpoint import Checkpoint
         from ..face import embed_faces
         from ..file_size import shown_size
         from ..identity_file import save_identity
+        from ..pictures import read_photo
         from ..train import train
         from ..types import EnhancedIdentity
-        from .pictures import read_photo
 
         options = self.options
         photos, captions = [read_photo(file) for file in person.photos], options.caption
@@ -209,17 +209,25 @@ class Studio:
         )
         config = self._config(person, captions)
         checkpoint = Checkpoint(person.partial(self._key(enhanced, photos, config)), options.save_every)
-        bar = Bar(title, config.resolved().steps, position)
+        steps = config.resolved().steps
+        bar = Bar(title, steps, position)
+
+        def keep(identity) -> bool:
+            described = {**identity.metadata.config, _INPUTS: self._inputs(person)}
+            described = replace(identity, metadata=replace(identity.metadata, consent=options.consent, config=described))
+            save_identity(described, person.output, store_face=options.store_face)
+            return True
+
         try:
-            previews = self._previews(person, config.resolved().steps)
-            identity, report = train(
-                self.backend, enhanced, photos, config, masks=face.masks, on_step=bar, checkpoint=checkpoint, previews=previews
+            previews = self._previews(person, steps)
+            _, report = train(
+                self.backend, enhanced, photos, config, masks=face.masks, on_step=bar, checkpoint=checkpoint, previews=previews, keep=keep
             )
+        except IdentityFileError as error:
+            raise IdentityFileError(f"{error} {_what_is_kept(checkpoint, steps)}") from error
         finally:
             bar.close()
-        described = {**identity.metadata.config, _INPUTS: self._inputs(person)}
-        identity = replace(identity, metadata=replace(identity.metadata, consent=options.consent, config=described))
-        path = save_identity(identity, person.output, store_face=options.store_face)
+        path = person.output
         went_on = f", resumed at step {report.resumed_at}" if report.resumed_at else ""
         print(f"{path}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {shown_size(path.stat().st_size)}", flush=True)
 
@@ -268,6 +276,15 @@ class Studio:
         anchors = [enhanced.anchor.rows[name] for name in self.backend.family.encoders]
         models = (self.model_hash, self.backend.text_hash)
         return content_key("command line 3", replace(config, trigger=""), config.resolved(), *models, enhanced.face, *anchors, *photos, *enhanced.masks)[:12]
+
+
+def _what_is_kept(checkpoint: Checkpoint, steps: int) -> str:
+    """After a finished training that could not be written: what the same command will find."""
+    if checkpoint.kept is None:
+        return "There was no room to keep the training either, so it has to be done again."
+    if checkpoint.kept == steps:
+        return "The whole training is kept: the same command has only to write the file."
+    return f"The training is kept up to step {checkpoint.kept} of {steps}: the same command goes on from there."
 
 
 class Bar:

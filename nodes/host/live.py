@@ -1,9 +1,11 @@
 """The trainings that run now, for browsers: a page that is opened late asks what it missed, and the Stop button ends one gracefully."""
 from __future__ import annotations
 
+import ipaddress
 import sys
 import threading
 from typing import Any, Mapping
+from urllib.parse import urlsplit
 
 _running: dict[str, "LiveTraining"] = {}
 
@@ -52,6 +54,10 @@ def register_routes() -> None:
 
     @server.routes.post("/idea/training/stop")
     async def stop(request):
+        if request.content_type != "application/json":  # what another site's page may send without asking first is of other kinds
+            return web.json_response({"error": f"expected application/json, got {request.content_type[:60]}"}, status=415)
+        if not _from_our_page(request.headers):
+            return web.json_response({"error": "asked by a page of another origin"}, status=403)
         try:
             asked = await request.json()
         except ValueError:
@@ -60,6 +66,36 @@ def register_routes() -> None:
         if found is not None:
             found.stop()
         return web.json_response({"stopping": found is not None})
+
+
+def _from_our_page(headers: Mapping[str, str]) -> bool:
+    """Whether who asks is no page, or one that this host served; where the host was started to serve other sites' pages, one of those.
+
+    The host looks at origins itself, but lets ``null`` pass, which is what frames in a sandbox are. Like the host we compare names only where
+    ours is that of this machine: behind a proxy it may be another than the page's.
+    """
+    if "Origin" not in headers or _serves_other_sites():
+        return True
+    try:
+        origin, host = urlsplit(headers["Origin"]), urlsplit(f"//{headers.get('Host', '')}")
+        ports = {port for port in (origin.port, host.port) if port is not None}
+    except ValueError:
+        return False
+    same = origin.hostname == host.hostname and len(ports) < 2  # a usual port is left out by some
+    return bool(origin.hostname) and (same or not _is_this_machine(host.hostname))
+
+
+def _is_this_machine(name: str | None) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _serves_other_sites() -> bool:
+    """Whether the host was started with --enable-cors-header."""
+    options = sys.modules.get("comfy.cli_args")
+    return bool(getattr(getattr(options, "args", None), "enable_cors_header", None))
 
 
 def host_server():

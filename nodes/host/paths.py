@@ -66,12 +66,9 @@ def face_pack_names() -> list[str]:
 
 def example_photograph():
     """(1, H, W, 3) float32 IMAGE in 0..1: the photograph that ships with the pack, of a drawn person."""
-    import numpy
-    import torch
-    from PIL import Image
+    from ...idea_engine.pictures import read_photo
 
-    with Image.open(_PACK / "example_workflows" / "anna.png") as picture:
-        return torch.from_numpy(numpy.asarray(picture.convert("RGB"), dtype=numpy.float32) / 255)[None]
+    return read_photo(_PACK / "example_workflows" / "anna.png")[None]
 
 
 def face_pack_folder(name: str) -> Path:

@@ -264,3 +264,22 @@ def test_nothing_is_overwritten(cli, anna_photo, anna_file):
     before = kept.read_bytes()
     assert "is there already" in cli.fail("train", *QUICK, "--photos", anna_photo, "-o", "anna.safetensors")
     assert kept.read_bytes() == before
+
+
+def test_a_full_disk_costs_the_file_and_not_the_training(cli, anna_photo, monkeypatch, capsys):
+    """The same command, after room was made, in a new process."""
+    from idea_engine import identity_file
+    from idea_engine.cli import main
+
+    def full(path, write):
+        raise OSError(28, "No space left on device")
+
+    command = ["train", "--model", "demo", "--photos", str(anna_photo), "--steps", "3", "-o", str(cli.folder / "anna.safetensors")]
+    with monkeypatch.context() as patch:
+        patch.setattr(identity_file, "atomic_write", full)
+        assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "The whole training is kept: the same command has only to write the file." in said
+    assert [file.suffix for file in cli.folder.iterdir()] == [".partial"]
+    assert "3 steps, resumed at step 3" in cli.run(*command)
+    assert [file.name for file in cli.folder.iterdir()] == ["anna.safetensors"]

@@ -234,6 +234,35 @@ def test_a_cancelled_training_resumes_to_the_very_same_identity(backend, enhance
     assert not checkpoint.path.exists()
 
 
+@pytest.mark.parametrize("fails", [OSError(28, "No space left on device"), None], ids=["raises", "says so"])
+def test_a_finished_training_is_not_forgotten_before_it_is_safe(backend, enhance, photo, tmp_path, fails):
+    """A full disk when the file is written: after a restart nothing has to be learned again."""
+    enhanced, config = enhance(backend), TrainConfig(**SHORT)
+    whole, _ = train(backend, enhanced, [photo], config)
+    checkpoint, there = Checkpoint(tmp_path / "run.partial"), []
+
+    def full(identity):
+        if fails is not None:
+            raise fails
+        return False
+
+    if fails is None:
+        train(backend, enhanced, [photo], config, checkpoint=checkpoint, keep=full)
+    else:
+        with pytest.raises(OSError):
+            train(backend, enhanced, [photo], config, checkpoint=checkpoint, keep=full)
+    assert checkpoint.kept == config.resolved().steps
+    after_restart, steps = Checkpoint(checkpoint.path), []
+
+    def keep(identity):
+        there.append(checkpoint.path.is_file())
+        return True
+
+    again, report = train(backend, enhanced, [photo], config, on_step=steps.append, checkpoint=after_restart, keep=keep)
+    assert steps == [] and there == [True] and report.resumed_at == config.resolved().steps and not checkpoint.path.exists()
+    same(again, whole)
+
+
 def test_a_resumed_training_does_not_hold_on_to_its_file(backend, enhance, photo, tmp_path):
     """Windows deletes no file that is mapped into memory, and the last step deletes this one."""
     enhanced, config = enhance(backend), TrainConfig(steps=3, batch=1, resolution=64)

@@ -3,6 +3,7 @@ import os
 import re
 import signal
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -284,6 +285,28 @@ def test_stop_ends_the_training_and_the_graph_goes_on_but_it_is_not_kept_as_fini
     host.client.free()  # now the node runs again, and goes on where Stop was pressed
     seen = cancel_when(host, graph, lambda step: step >= 1)
     assert seen[0]["step"] > 1
+
+
+FOREIGN = {"Origin": "null", "Content-Type": "application/json"}, {"Origin": "null", "Content-Type": "text/plain"}, {"Content-Type": "text/plain"}, {
+    "Origin": "https://example.com", "Content-Type": "application/json"}
+
+
+def test_a_page_of_another_site_cannot_stop_a_training(host, graph, photo):
+    """A frame in a sandbox has the origin null, which hosts let pass, and may send plain text without asking first."""
+    loader = tiny(graph)
+    trained, refused = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=74)[0], steps=6, seed=74), []
+
+    def press(kind, data):
+        if kind == "idea.progress" and not refused:
+            for headers in FOREIGN:
+                with pytest.raises(urllib.error.HTTPError) as error:
+                    ask(host, "/idea/training/stop", {"node": trained.id}, headers)
+                refused.append(error.value.code)
+
+    text = host.run(graph, on_message=press).outputs[trained.id]["text"][0]
+    assert refused == [403, 415, 415, 403] and "6 steps" in text and "Stop" not in text
+    own = {"Origin": host.client.address, "Content-Type": "application/json"}
+    assert ask(host, "/idea/training/stop", {"node": trained.id}, own) == {"stopping": False}
 
 
 @pytest.mark.one_host

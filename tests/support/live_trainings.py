@@ -25,10 +25,10 @@ def cancel_when(host, graph, reached):
     return seen
 
 
-def ask(host, path, message=None):
+def ask(host, path, message=None, headers=None):
     """The JSON answer of the host to a page's question."""
     body = None if message is None else json.dumps(message).encode()
-    request = urllib.request.Request(host.client.address + path, body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(host.client.address + path, body, headers or {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 

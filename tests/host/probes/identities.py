@@ -69,21 +69,23 @@ def save_over_the_limit(probe):
     import tempfile
     from pathlib import Path
 
-    save = probe.module("idea_engine.identity_file").save_identity
+    node = probe.module("nodes.identity").SaveIdentity()
+    paths = probe.module("nodes.host.paths")
     folder = Path(tempfile.mkdtemp())
     real = os.fsync
 
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    os.fsync = full
+    os.fsync, where = full, paths.new_identity_path
+    paths.new_identity_path = lambda name: folder / name
     try:
-        save(probe.a, folder / "anna")
+        node.save(probe.a, "anna")
         return {"error": None}
     except Exception as error:
         return {"error": str(error), "left": [path.name for path in folder.iterdir()]}
     finally:
-        os.fsync = real
+        os.fsync, paths.new_identity_path = real, where
 
 
 def tokens_only(probe):

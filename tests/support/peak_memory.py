@@ -1,0 +1,31 @@
+"""How much memory something takes at most, measured in a process of its own."""
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_CHILD = """
+import resource, sys
+sys.path.insert(0, {root!r})
+import torch
+torch.set_num_threads(1)
+{setup}
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+before = peak()
+try:
+    {act}
+    said = ""
+except Exception as error:
+    said = type(error).__name__ + ": " + str(error)
+print(peak() - before)
+print(said)
+"""
+
+
+def peak_memory(setup: str, act: str) -> tuple[int, str]:
+    """Bytes that the statement ``act`` adds to the peak of a fresh process after ``setup``, and the error it raised, or ''."""
+    done = subprocess.run([sys.executable, "-c", _CHILD.format(root=str(ROOT), setup=setup, act=act)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    grown, said = done.stdout.split("\n", 1)
+    return int(grown), said.strip()
