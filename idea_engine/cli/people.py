@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
+from ..atomic_write import sweep
 from ..errors import BadImageError, IdentityFileError
 from ..identity_file import load_identity
 from ..types import Identity
@@ -40,10 +41,12 @@ class PersonToLearn:
 
     def clear(self) -> None:
         """Remove what unfinished trainings with any settings, and writes that were killed, have left beside the finished identity."""
-        left = re.compile(rf"\.{re.escape(self.output.stem)}-[0-9a-f]{{12}}\.partial|\.\.?{re.escape(self.output.stem)}-(?:[0-9a-f]{{12}}-)?[a-z0-9_]{{8}}\.tmp")
-        for file in self.output.parent.iterdir():
-            if left.fullmatch(file.name):
-                file.unlink(missing_ok=True)
+        left = re.compile(rf"\.{re.escape(self.output.stem)}-[0-9a-f]{{12}}\.partial")
+        with suppress(OSError):  # another process may be at the same folder
+            for file in self.output.parent.iterdir():
+                if left.fullmatch(file.name):
+                    file.unlink(missing_ok=True)
+        sweep(self.output.parent)
 
     @contextmanager
     def held(self) -> Iterator[bool]:
