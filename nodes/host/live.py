@@ -5,7 +5,6 @@ import ipaddress
 import sys
 import threading
 from typing import Any, Mapping
-from urllib.parse import urlsplit
 
 _running: dict[str, "LiveTraining"] = {}
 
@@ -56,7 +55,7 @@ def register_routes() -> None:
     async def stop(request):
         if request.content_type != "application/json":  # what another site's page may send without asking first is of other kinds
             return web.json_response({"error": f"expected application/json, got {request.content_type[:60]}"}, status=415)
-        if not _from_our_page(request.headers):
+        if not _from_our_page(request):
             return web.json_response({"error": "asked by a page of another origin"}, status=403)
         try:
             asked = await request.json()
@@ -68,21 +67,22 @@ def register_routes() -> None:
         return web.json_response({"stopping": found is not None})
 
 
-def _from_our_page(headers: Mapping[str, str]) -> bool:
+def _from_our_page(request) -> bool:
     """Whether who asks is no page, or one that this host served; where the host was started to serve other sites' pages, one of those.
 
     The host looks at origins itself, but lets ``null`` pass, which is what frames in a sandbox are. Like the host we compare names only where
     ours is that of this machine: behind a proxy it may be another than the page's.
     """
-    if "Origin" not in headers or _serves_other_sites():
+    if "Origin" not in request.headers or _serves_other_sites():
         return True
+    ours = request.url
     try:
-        origin, host = urlsplit(headers["Origin"]), urlsplit(f"//{headers.get('Host', '')}")
-        ports = {port for port in (origin.port, host.port) if port is not None}
+        origin = type(ours)(request.headers["Origin"])
     except ValueError:
         return False
-    same = origin.hostname == host.hostname and len(ports) < 2  # a usual port is left out by some
-    return bool(origin.hostname) and (same or not _is_this_machine(host.hostname))
+    ports = {port for port in (origin.explicit_port, ours.explicit_port) if port is not None}
+    same = origin.host == ours.host and len(ports) < 2  # a usual port is left out by some
+    return bool(origin.host) and (same or not _is_this_machine(ours.host))
 
 
 def _is_this_machine(name: str | None) -> bool:
