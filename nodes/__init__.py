@@ -8,6 +8,7 @@ from .evaluate import IdentityScore
 from .face import FaceEmbed, LoadFaceModel
 from .faceclip import FaceCLIPEncode, FaceCLIPLoader
 from .host.live import register_routes
+from .host.notices import register_notices
 from .host.paths import register_folders
 from .identity import LoadIdentity, SaveIdentity
 from .merge import MergeIdentities
@@ -53,3 +54,4 @@ NODE_DISPLAY_NAME_MAPPINGS = {
 
 register_folders()
 register_routes()
+register_notices()

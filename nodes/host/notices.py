@@ -1,4 +1,4 @@
-"""What a node has to say without failing the run: one line in the log, and a sentence on the node in the pages that show the graph."""
+"""What a node has to say without failing the run: a line in the log, and a sentence on the node in its page."""
 from __future__ import annotations
 
 import logging
@@ -9,6 +9,8 @@ from typing import Any, Mapping
 from .live import host_server
 
 EVENT = "idea.notice"
+_told: set[str | None] = set()  # the pages with a sentence on a node
+_failed: list[str] = []  # what went wrong while a graph was read; once is enough
 _said: set[tuple[str | None, str]] = set()
 _said_in: list[str | None] = [None]  # the prompt that `_said` belongs to
 
@@ -17,8 +19,8 @@ _said_in: list[str | None] = [None]  # the prompt that `_said` belongs to
 class RunningPrompt:
     """What the host draws now.
 
-    Attributes: graph: node id → {"class_type", "inputs"}, the API format, as it was queued; node_id: of the node that runs now, as the graph
-    knows it, or None where the host does not tell; prompt_id: the host's own, another for every queued prompt.
+    Attributes: graph: node id → {"class_type", "inputs"}, the API format, as it was queued; node_id: of the node that
+    runs now, as the graph knows it, or None where the host does not tell; prompt_id: another for every queued prompt.
     """
 
     graph: Mapping[str, Mapping[str, Any]]
@@ -30,7 +32,9 @@ def notify(node_id: str | None, text: str) -> None:
     """Say ``text`` on a node, once for each queued prompt; without a node only the log has it. Never raises."""
     now = running()
     prompt_id = now.prompt_id if now is not None else None
-    if prompt_id is None or prompt_id != _said_in[0]:  # outside of a prompt nothing tells one time from another, so all is said
+    if (
+        prompt_id is None or prompt_id != _said_in[0]
+    ):  # outside of a prompt nothing tells one time from another, so all is said
         _said.clear()
         _said_in[0] = prompt_id
     if (node_id, text) in _said:
@@ -38,6 +42,54 @@ def notify(node_id: str | None, text: str) -> None:
     _said.add((node_id, text))
     graph = now.graph if now is not None else {}
     say(node_id, text, graph, getattr(host_server(), "client_id", None))
+
+
+def register_notices() -> None:
+    """Read every graph when it is queued. Hosts without the hook, and tools without a server, have none of it."""
+    add = getattr(host_server(), "add_on_prompt_handler", None)
+    if add is not None:
+        add(read_queued)
+
+
+def read_queued(request: Any) -> Any:
+    """Say on its Apply ID Adapter nodes what is wrong in a graph that is being queued.
+
+    Args:
+        request: of ``POST /prompt``, {"prompt": graph, "client_id": page}; it is returned as it is.
+    """
+    try:
+        graph, client = request.get("prompt"), request.get("client_id")
+        if isinstance(graph, Mapping):
+            _read(graph, client)
+    except Exception as error:  # whatever a page or another pack sends: queueing it is more than a hint
+        if repr(error) not in _failed:
+            _failed.append(repr(error))
+            logging.warning("ID-EA could not read the queued graph for hints; it runs as it is.", exc_info=True)
+    return request
+
+
+def _read(graph: Mapping[str, Mapping[str, Any]], client: str | None) -> None:
+    from ..graph_check import APPLY, check_graph
+
+    # A page may still show what an earlier process of this host said, so it forgets whenever we could have spoken.
+    if client in _told or any(node.get("class_type") in APPLY for node in graph.values()):
+        _told.discard(client)
+        _send({"node": None, "text": ""}, client)
+    for notice in check_graph(graph, output_types(graph), saved_trigger):
+        say(notice.node_id, notice.text, graph, client)
+
+
+def saved_trigger(name: str) -> str | None:
+    """The trigger in the header of a file that Load Identity lists; None where it is another tool's, or unreadable."""
+    from safetensors import safe_open
+
+    from .paths import identity_path
+
+    try:
+        with safe_open(identity_path(name), framework="numpy") as file:
+            return (file.metadata() or {}).get("idea.trigger")
+    except Exception:  # Load Identity says what is wrong with a file, in the host's own way
+        return None
 
 
 def say(node_id: str | None, text: str, graph: Mapping[str, Mapping[str, Any]], client: str | None) -> None:
@@ -48,12 +100,8 @@ def say(node_id: str | None, text: str, graph: Mapping[str, Mapping[str, Any]], 
     """
     logging.warning("ID-EA, node %s: %s" if node_id is not None else "ID-EA: %s%s", node_id or "", text)
     if node_id is not None:
+        _told.add(client)
         _send({"node": node_id, "type": graph.get(node_id, {}).get("class_type"), "text": text}, client)
-
-
-def forget(client: str | None) -> None:
-    """Take every sentence off the nodes: another prompt was queued."""
-    _send({"node": None, "text": ""}, client)
 
 
 def running() -> RunningPrompt | None:
@@ -71,12 +119,16 @@ def running() -> RunningPrompt | None:
     return None
 
 
-def output_types() -> dict[str, tuple[str, ...]]:
-    """Class of a node → the types of its outputs, of all nodes of this host."""
-    mappings = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", None) or {}
+def output_types(graph: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Class of a node → the types of its outputs, for the nodes of a graph that this host has."""
+    # Hosts of 2024 keep packs' nodes beside the module of their own.
+    places = (sys.modules.get("nodes"), getattr(host_server(), "nodes", None))
+    classes: dict[str, Any] = {}
+    for place in places:
+        classes.update(getattr(place, "NODE_CLASS_MAPPINGS", None) or {})
     found = {}
-    for name, kind in list(mappings.items()):
-        types = getattr(kind, "RETURN_TYPES", None)
+    for name in {str(node.get("class_type")) for node in graph.values() if isinstance(node, Mapping)}:
+        types = getattr(classes.get(name), "RETURN_TYPES", None)
         if isinstance(types, (tuple, list)):
             found[name] = tuple(str(one) for one in types)
     return found
@@ -96,7 +148,7 @@ def _executing() -> Any:
 
 
 def _current(server: Any) -> list:
-    """The queue's items that run now: (number, prompt id, graph, …). The ordinary question copies all that waits, so the cheaper one is first."""
+    """The queue's items that run now: (number, prompt id, graph, …), without a copy of all that waits."""
     queue = getattr(server, "prompt_queue", None)
     ask = getattr(queue, "get_current_queue_volatile", None) or getattr(queue, "get_current_queue", None)
     try:

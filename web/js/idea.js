@@ -1,8 +1,9 @@
-// ID-EA in the browser: the live training strip, and what nodes say when they have run.
+// ID-EA in the browser: the live training strip, what nodes say when they have run, and what is wrong with a queued graph.
 // The host serves this file at /extensions/<folder>/js/idea.js.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { LiveChart } from "./live_chart.js";
+import { clearNotices, showNotice } from "./notices.js";
 import { addPassiveWidget, dropPassiveValues, growToFit } from "./passive_widget.js";
 import { wordsOf } from "./words.js";
 
@@ -102,6 +103,14 @@ async function catchUp() {
   }
 }
 
+/** A sentence for a node, or for none: then a new prompt was queued, and what was said of the last one no longer holds. */
+function hear({ detail }) {
+  if (detail?.node === null) return clearNotices();
+  const node = findNode(detail?.node);
+  if (!node || (detail.type && detail.type !== (node.comfyClass ?? node.type))) return; // another workflow is on the canvas
+  showNotice(node, detail.text, handOn);
+}
+
 function showStop({ detail }, why) {
   const node = findTrainer(detail?.node_id);
   if (node) charts.get(node)?.stop(why);
@@ -138,6 +147,7 @@ app.registerExtension({
   setup() {
     api.addEventListener("idea.progress", showProgress);
     api.addEventListener("idea.preview", showPreview);
+    api.addEventListener("idea.notice", hear);
     api.addEventListener("execution_interrupted", (event) => showStop(event, "cancelled"));
     api.addEventListener("execution_error", (event) => showStop(event, "failed"));
   },

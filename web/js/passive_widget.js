@@ -16,6 +16,14 @@ export function addPassiveWidget(node, name, element, height, options = {}) {
   return widget;
 }
 
+/** Take such a widget off its node again. */
+export function removePassiveWidget(node, widget) {
+  const place = node.widgets?.indexOf(widget) ?? -1;
+  if (place >= 0) node.widgets.splice(place, 1);
+  widget.onRemove?.();
+  widget.element?.remove();
+}
+
 /** Give a node the room its widgets ask for; never less than it has. */
 export function growToFit(node) {
   const [width, height] = node.computeSize();
