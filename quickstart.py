@@ -2,7 +2,7 @@
 """From nothing to a portrait with one command; also runs the tests, or any command, in the same environment.
 
     python quickstart.py [--photo FILE] [--checkpoint FILE] [--face-pack DIR] [--identity FILE] [--rehearse] [--serve]
-                         [--host PATH] [--cpu] [--output DIR]
+                         [--host PATH | --host-version X] [--cpu] [--output DIR]
     python quickstart.py test [pytest arguments]
     python quickstart.py run COMMAND …
 

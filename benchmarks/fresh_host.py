@@ -56,7 +56,7 @@ def started(host: Host, packs: dict[str, Path], variables: dict[str, str] | None
         for name, source in packs.items():
             base.add_node_pack(source, name)
         everything = {**environment.variables(), **(variables or {})}
-        with HostProcess(host, base, environment.python, everything, cpu=not torch.cuda.is_available()) as process:
+        with HostProcess(host, base, environment, everything, cpu=not torch.cuda.is_available()) as process:
             yield process
 
 

@@ -16,11 +16,12 @@ from .environment import Environment
 from .errors import LauncherError
 from .portrait import PHOTO, RANDOM_WEIGHTS, ModelNames, PortraitRequest, make_portrait
 from .portrait_world_run import add_sheet
+from .releases import fetch_release
 from .requirements import CHECKOUT, TESTS
 from .server import PACK_NAME, HostProcess, free_port
 
 USUAL_PORT = 8188
-EVERY_HOST = "--every-host"  # an option of our tests: see tests/conftest.py
+EVERY_HOST, NEWEST_HOST = "--every-host", "--newest-host"  # options of our tests: see tests/conftest.py
 WITH_MODELS = "  python quickstart.py --photo anna.jpg --checkpoint v1-5-pruned-emaonly.safetensors --face-pack buffalo_l"
 
 
@@ -45,11 +46,14 @@ def main(arguments: list[str]) -> int:
 
 
 def run_tests(pytest_arguments: list[str]) -> int:
-    """Install what the tests need for every host that is found, and run pytest on them."""
+    """Install what the tests need for every host that is found, and run pytest on them. With NEWEST_HOST: on the newest release alone."""
+    if NEWEST_HOST in pytest_arguments:
+        get_newest_release()
     search = hosts.find_checkouts()
-    layers = [layer for host in search.found for layer in host.layers]
-    if hosts.pip_host_is_possible():
-        layers += hosts.pip_host().layers
+    found = [*search.found, *([hosts.pip_host()] if hosts.pip_host_is_possible() else [])]
+    if NEWEST_HOST in pytest_arguments:
+        found = found[:1]
+    layers = [layer for host in found for layer in host.layers]
     environment = environments.prepare((*layers, TESTS))
     # Everything takes two processes, in which two hosts run beside each other; what is named runs in one, where it can be debugged.
     if set(pytest_arguments) <= {EVERY_HOST}:
@@ -72,7 +76,7 @@ def quickstart(arguments: list[str]) -> int:
     request = PortraitRequest(_existing(options.photo or PHOTO, "--photo"), options.output.absolute(),
                               _existing(options.checkpoint, "--checkpoint"), _existing(options.face_pack, "--face-pack", folder=True),
                               _existing(options.identity, "--identity"), rehearse=options.rehearse)
-    host, search = choose_host(options.host)
+    host, search = choose_host(options.host, options.host_version)
     print(f"Host: {host}")
     environment = environments.prepare(host.layers)
     base = BaseDirectory.make(cache_folder() / "quickstart" / host.id)
@@ -80,7 +84,7 @@ def quickstart(arguments: list[str]) -> int:
         base.add_node_pack(CHECKOUT, PACK_NAME)
         names = _add_models(request, base, environment)
         port = free_port(USUAL_PORT) if options.serve else None
-        process = HostProcess(host, base, environment.python, environment.variables(), options.cpu or not _has_gpu(environment), port)
+        process = HostProcess(host, base, environment, environment.variables(), options.cpu or not _has_gpu(environment), port)
         ready = time.monotonic()
         print(f"Starting {host.id} on {'the CPU' if process.cpu else 'the GPU'} (its log: {process.log})")
         with process:
@@ -114,21 +118,49 @@ def _add_models(request: PortraitRequest, base: BaseDirectory, environment: Envi
     return ModelNames(base.add_checkpoint(request.checkpoint or demo_checkpoint(environment)), face_pack)
 
 
-def choose_host(chosen: Path | None) -> tuple[hosts.Host, hosts.HostSearch]:
-    """Return the first host there is: a checkout, else a downloaded one where GitHub can be reached, else the pip host."""
+def choose_host(chosen: Path | None, version: str | None = None) -> tuple[hosts.Host, hosts.HostSearch]:
+    """Return the ComfyUI to use: the one in `chosen`, or the release `version`, or else the first there is.
+
+    That is a checkout, else the newest release where GitHub can be reached, else the pip host. Raises LauncherError.
+    """
+    if chosen and version:
+        raise LauncherError("--host names the folder of a ComfyUI and --host-version a release to download: give one of them.")
     search = hosts.find_checkouts(chosen)
+    if version:
+        host = next((host for host in search.found if host.version == version.removeprefix("v")), None)
+        return host or _downloaded(version), search
     for missing in search.missing:
         print(f"  looked for {missing}")
-    if search.found:
-        return search.found[0], search
+    if search.preferred:
+        return search.preferred, search
     print("  asking whether GitHub can be reached …")
     if hosts.github_is_reachable():
-        return hosts.fetch_checkout(), search
+        return _downloaded(None), search
     search = hosts.HostSearch(search.found, (*search.missing, "a ComfyUI to download: GitHub cannot be reached"))
     if not hosts.pip_host_is_possible():
         raise LauncherError(f"No ComfyUI was found, and the one that pip can install needs Python 3.10 to 3.12; this is {sys.version.split()[0]}. "
                             "Give a ComfyUI with --host FOLDER, or run this with such a Python.")
     return hosts.pip_host(), search
+
+
+def _downloaded(version: str | None) -> hosts.Host:
+    folder = fetch_release(version)
+    host = hosts.read_checkout(folder, "downloaded by quickstart")
+    if host is None:
+        raise LauncherError(f"What was downloaded is not a ComfyUI: {hosts.what_is_wrong(folder)}. Delete that folder and run this again.")
+    return host
+
+
+def get_newest_release():
+    """Download the newest release of ComfyUI where GitHub can be reached, and say so where not. Raises LauncherError where there is no ComfyUI either."""
+    if hosts.github_is_reachable():
+        print(f"The newest release: {_downloaded(None)}")
+        return
+    found = hosts.find_checkouts().found
+    if not found:
+        raise LauncherError("The newest release of ComfyUI cannot be downloaded, for GitHub cannot be reached, and no ComfyUI was found here. "
+                            "Name one in the variable COMFYUI_PATH.")
+    print(f"GitHub cannot be reached: the newest ComfyUI of this machine, {found[0]}, stands for the newest release.")
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -141,6 +173,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rehearse", action="store_true", help="few steps and small pictures, to see that everything runs; always so with --face-pack or --identity alone")
     parser.add_argument("--serve", action="store_true", help="leave ComfyUI running afterwards, for the browser")
     parser.add_argument("--host", type=Path, help="the ComfyUI folder to use; default: the first one found")
+    parser.add_argument("--host-version", metavar="X", help="the release of ComfyUI to use, such as 0.33.0, downloaded if need be; default: the newest, if none is found")
     parser.add_argument("--cpu", action="store_true", help="do not use a graphics card")
     parser.add_argument("--output", type=Path, default=Path("quickstart-output"), help="where the results go (default: %(default)s)")
     return parser.parse_args(arguments)

@@ -1,17 +1,24 @@
-"""The virtual environment: made once outside the checkout, filled layer by layer, found again in milliseconds."""
+"""The virtual environment: made once outside the checkout, filled layer by layer, found again in milliseconds.
+
+Each host has an environment of its own on top of it. What the shared one holds is found there too; what a host wants in another
+version is installed beside it, so that no host changes what another, or the pack, runs with.
+"""
 import hashlib
 import os
 import re
 import shutil
+import shlex
 import subprocess
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from .cache import cache_folder, locked
 from .errors import LauncherError
-from .requirements import TORCH, Layer, pack_layers
+from .requirements import SHARED, TORCH, Layer, distribution_name, pack_layers
 
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
 TRIES = 2  # a dropped connection in the middle of two gigabytes is common; a second try takes up what pip has cached
@@ -28,9 +35,33 @@ class Environment:
         """The interpreter of the environment."""
         return self.folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
+    @property
+    def packages(self) -> Path:
+        """The folder that pip installs into."""
+        scheme = "nt" if sys.platform == "win32" else "posix_prefix"
+        return Path(sysconfig.get_path("purelib", scheme, {"base": str(self.folder), "platbase": str(self.folder)}))
+
+    def of_host(self, name: str) -> "Environment":
+        """Return the environment of a host, on top of this one."""
+        return Environment(self.folder / "hosts" / name)
+
+    def place(self, layer: Layer) -> "Environment":
+        """Return the environment that a layer belongs into."""
+        return self.of_host(layer.host) if layer.host else self
+
     def holds(self, layer: Layer) -> bool:
-        """Say whether a layer was installed to its end; its marker is the last thing an install writes."""
-        return (self.folder / "layers" / layer.key).is_file()
+        """Say whether a layer was installed to its end, and, of a host's, whether what its process would import is still what was installed.
+
+        The marker is the last thing an install writes.
+        """
+        marker = self.place(layer).folder / "layers" / layer.key
+        return marker.is_file() and (not layer.host or marker.read_text(encoding="utf-8") == self.versions(layer))
+
+    def versions(self, layer: Layer) -> str:
+        """Return which version of each distribution that a layer names a process of its environment would import, a line each."""
+        searched = [str(folder) for folder in dict.fromkeys((self.place(layer).packages, self.packages))]
+        found = {name: next(iter(metadata.distributions(name=name, path=searched)), None) for name in map(distribution_name, layer.lines) if name}
+        return "".join(f"{name}=={distribution.version}\n" for name, distribution in sorted(found.items()) if distribution)
 
     def variables(self) -> dict[str, str]:
         """Return the process environment of a command that runs inside, as `activate` would set it."""
@@ -78,23 +109,48 @@ def _create(environment: Environment, say):
     made.mkdir()
 
 
+def _create_of_host(environment: Environment, own: Environment):
+    """Make a host's environment: empty, and everything of the shared one is found from it."""
+    made = own.folder / "layers"
+    if made.is_dir():
+        return
+    shutil.rmtree(own.folder, ignore_errors=True)
+    done = subprocess.run([str(environment.python), "-m", "venv", "--without-pip", str(own.folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise LauncherError(f"Python could not make a virtual environment in {own.folder}. It said: {(done.stderr or done.stdout).strip()[-400:]}")
+    # A line that starts with 'import' is run by Python as it starts; `ascii`, for older ones read the file in the system's own encoding.
+    line = f"import site; site.addsitedir({ascii(str(environment.packages))})\n"
+    (own.packages / "shared.pth").write_text(line, encoding="ascii")
+    made.mkdir()
+
+
 def _install(environment: Environment, layer: Layer, say):
-    log = environment.folder / "install.log"
+    log, place = environment.folder / "install.log", environment.place(layer)
     say(f"Installing {layer.name}: {_shortened(layer.lines)}")
+    if layer.host:
+        _create_of_host(environment, place)
     if layer.instead_of:
-        _pip(environment, ["uninstall", "--yes", layer.instead_of], log, say)
+        _pip(place, ["uninstall", "--yes", layer.instead_of], log, say)
     options = [] if layer.with_dependencies else ["--no-deps", "--force-reinstall"]
-    options += ["--upgrade", "--target", str(environment.folder / layer.folder)] if layer.folder else []
-    # Torch's lines go along with every layer: pip forgets what earlier commands asked for, and would move what transformers needs.
-    beside = TORCH.lines if layer.with_dependencies and layer != TORCH else ()
+    lines = [word for line in layer.lines for word in (shlex.split(line) if line.startswith("-") else [line])]
     for attempt in range(TRIES):
-        if _pip(environment, ["install", "--progress-bar", "off", *options, *layer.lines, *beside], log, say) == 0:
+        if _pip(place, ["install", "--progress-bar", "off", *options, *lines, *_beside(environment, layer)], log, say) == 0:
             break
         say(f"  pip could not install {layer.name}" + (", trying once more." if attempt + 1 < TRIES else "."))
     else:
         raise LauncherError(f"pip could not install {layer.name}; its messages are in {log}. The last of them: {_last_error(log)} "
                             "Check the network and the free disk space, then run the same command again: it goes on from here.")
-    (environment.folder / "layers" / layer.key).write_text("\n".join(layer.lines), encoding="utf-8")
+    marker = place.folder / "layers" / layer.key
+    marker.write_text(environment.versions(layer) if layer.host else "\n".join(layer.lines), encoding="utf-8")
+
+
+def _beside(environment: Environment, layer: Layer) -> tuple[str, ...]:
+    """Return what goes along with a layer's lines: pip forgets what earlier commands asked for, and would move what they need."""
+    if not layer.with_dependencies or layer == TORCH:
+        return ()
+    if not layer.host:
+        return TORCH.lines
+    return tuple(f"{name}=={found.version}" for name in SHARED for found in metadata.distributions(name=name, path=[str(environment.packages)]))
 
 
 def _pip(environment: Environment, arguments: list[str], log: Path, say) -> int:

@@ -1,23 +1,23 @@
-"""Which ComfyUI there is on this machine: found in a fixed order, or fetched."""
+"""Which ComfyUI there is on this machine: every usual place is looked at, and what holds none is said."""
+import hashlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import threading
-import urllib.request
-import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from .cache import cache_folder, locked
+from .cache import cache_folder
+from .environment import Environment
 from .errors import LauncherError
-from .requirements import CHECKOUT, PIP_HOST, PIP_HOST_NEEDS, Layer, checkout_host_layer
+from .releases import commit_written_down
+from .requirements import CHECKOUT, PIP_HOST, PIP_HOST_NEEDS, PIP_NAME, PIP_VERSION, Layer, checkout_host_layer
 
-PIP_VERSION = "0.0.1"
 PIP_PYTHONS = ((3, 10), (3, 13))  # its metadata: >=3.10,<3.13
-REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
+PARTS = ("main.py", "nodes.py", "comfy", "requirements.txt")  # of a checkout
 PATIENCE = 10  # seconds to decide whether GitHub can be reached
 
 
@@ -28,16 +28,44 @@ class Host:
     version: str
     root: Path | None
     found_as: str
+    number: int = 1  # among those of the same version
 
     @property
     def id(self) -> str:
-        """Short name for reports and test ids, such as `comfyui-0.3.64` or `pip-0.0.1`."""
-        return f"{'pip' if self.root is None else 'comfyui'}-{self.version}"
+        """Short name for reports and test ids, such as `comfyui-0.3.64` or `pip-0.0.1`; `comfyui-0.3.64_2` for a second one of that version."""
+        return f"{'pip' if self.root is None else 'comfyui'}-{self.version}" + (f"_{self.number}" if self.number > 1 else "")
+
+    @property
+    def environment_name(self) -> str:
+        """The name of its own environment: the same as long as it stays in its folder, whatever is updated there."""
+        if self.root is None:
+            return PIP_NAME
+        return f"{self.root.name}-{hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:8]}"
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """What must be installed before it starts."""
-        return (PIP_HOST_NEEDS, PIP_HOST) if self.root is None else (checkout_host_layer(self.root),)
+        return (PIP_HOST_NEEDS, PIP_HOST) if self.root is None else (checkout_host_layer(self.root, self.environment_name),)
+
+    @cached_property
+    def commit(self) -> str | None:
+        """Which commit of ComfyUI it is, where that is known."""
+        if self.root is None:
+            return None
+        if written := commit_written_down(self.root):
+            return written
+        if not (self.root / ".git").exists():
+            return None
+        try:
+            done = subprocess.run(["git", "-C", str(self.root), "rev-parse", "HEAD"], capture_output=True, text=True)
+        except OSError:  # there is no git
+            return None
+        return done.stdout.strip() or None
+
+    def python(self, environment: Environment) -> Path:
+        """Return the interpreter of its own environment on top of `environment`; that of `environment` where it was not made one."""
+        own = environment.of_host(self.environment_name).python
+        return own if own.is_file() else environment.python
 
     def __str__(self):
         return f"{self.id} ({self.found_as})"
@@ -45,10 +73,11 @@ class Host:
 
 @dataclass(frozen=True)
 class HostSearch:
-    """The hosts that were found, in order of preference, and a sentence for each place that held none."""
+    """The hosts that were found, the newest first, and a sentence for each place that held none or half of one."""
 
     found: tuple[Host, ...]
     missing: tuple[str, ...]
+    preferred: Host | None = None  # of the first place that holds one, which is what an artist means who names none
 
 
 def pip_host() -> Host:
@@ -56,14 +85,9 @@ def pip_host() -> Host:
     return Host(PIP_VERSION, None, "the pip package")
 
 
-def pip_host_folder(python: Path) -> Path:
-    """Return where the environment of `python` keeps the pip host."""
-    return python.parent.parent / PIP_HOST.folder
-
-
-def pip_host_is_installed(python: Path = Path(sys.executable)) -> bool:
-    """Say whether the environment of `python` has the pip host."""
-    return (pip_host_folder(python) / f"comfyui-{PIP_VERSION}.dist-info").is_dir()
+def pip_host_is_installed(environment: Environment = Environment(Path(sys.prefix))) -> bool:
+    """Say whether an environment has the pip host."""
+    return (environment.of_host(PIP_NAME).packages / f"comfyui-{PIP_VERSION}.dist-info").is_dir()
 
 
 def pip_host_is_possible() -> bool:
@@ -72,47 +96,69 @@ def pip_host_is_possible() -> bool:
 
 
 def find_checkouts(chosen: Path | None = None) -> HostSearch:
-    """Look for ComfyUI checkouts: `chosen` alone if given, else every usual place in order.
+    """Look for ComfyUI checkouts: `chosen` alone if given, else in every usual place.
 
     Raises LauncherError if `chosen` holds none.
     """
     if chosen is not None:
         host = read_checkout(chosen.expanduser(), "given with --host")
         if host is None:
-            raise LauncherError(f"--host {chosen} is not a ComfyUI: a folder with main.py, nodes.py and the package comfy is expected.")
-        return HostSearch((host,), ())
+            raise LauncherError(f"--host {chosen} is not a ComfyUI: {what_is_wrong(chosen.expanduser())}.")
+        return HostSearch((host,), (), host)
+    in_order, missing = {}, []
+    for place, folders, none in _places():
+        if not folders:
+            missing.append(f"{place}: {none}")
+        for found_as, folder in folders:
+            if host := read_checkout(folder, found_as):
+                in_order.setdefault(folder.resolve(), host)
+            else:
+                missing.append(f"{place}: {what_is_wrong(folder)}")
+    found: list[Host] = []
+    for host in sorted(in_order.values(), key=lambda host: version_key(host.version), reverse=True):
+        found.append(replace(host, number=1 + sum(other.version == host.version for other in found)))
+    first = next(iter(in_order), None)
+    return HostSearch(tuple(found), tuple(missing), next((host for host in found if host.root.resolve() == first), None))
+
+
+def _places():
+    """Yield each usual place, the folders to look at there, each with how to call it, and what to say where there is none."""
     around = Path(os.path.abspath(CHECKOUT)).parent
-    from_variable = os.environ.get("COMFYUI_PATH")
-    places = [
-        ("the ComfyUI this pack is installed in", around.parent if around.name == "custom_nodes" else None, "the pack does not lie in a custom_nodes folder"),
-        ("$COMFYUI_PATH", Path(from_variable).expanduser() if from_variable else None, "the variable is not set"),
-        ("~/comfy/ComfyUI", Path.home() / "comfy" / "ComfyUI", ""),
-        ("a ComfyUI that quickstart downloaded", fetched_folder(), ""),
-    ]
-    found, missing = {}, []
-    for place, root, why_not in places:
-        host = read_checkout(root, place) if root else None
-        if host is None:
-            missing.append(f"{place}: {why_not or 'no ComfyUI there'}")
-        else:
-            found.setdefault(host.root.resolve(), host)
-    return HostSearch(tuple(found.values()), tuple(missing))
+    pack_s_own = "the ComfyUI this pack is installed in"
+    yield pack_s_own, [(pack_s_own, around.parent)] if around.name == "custom_nodes" else [], "the pack does not lie in a custom_nodes folder"
+    named = [Path(entry.strip()).expanduser() for entry in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if entry.strip()]
+    yield "$COMFYUI_PATH", [(f"$COMFYUI_PATH, {folder}", folder) for folder in named], "the variable is not set"
+    workspace = sorted((Path.home() / "comfy").glob("ComfyUI*"), key=lambda folder: version_key(folder.name))
+    yield "~/comfy/ComfyUI*", [(f"~/comfy/{folder.name}", folder) for folder in workspace if not folder.is_file()], "no such folder"
+    downloaded = sorted(cache_folder().glob("ComfyUI-*"), key=lambda folder: version_key(folder.name), reverse=True)
+    yield "a ComfyUI that quickstart downloaded", [("downloaded by quickstart", folder) for folder in downloaded if folder.is_dir()], "nothing was downloaded"
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Return what versions are compared by; what has no number is older than everything."""
+    return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
 def read_checkout(root: Path, found_as: str) -> Host | None:
-    """Return the ComfyUI at `root`, or None if there is none."""
-    if not all((root / part).exists() for part in ("main.py", "nodes.py", "comfy")):
+    """Return the ComfyUI at `root`, or None if there is none, or half of one."""
+    if what_is_wrong(root):
         return None
     for file, pattern in (("comfyui_version.py", r"__version__\s*=\s*[\"']([^\"']+)"), ("pyproject.toml", r"(?m)^version\s*=\s*[\"']([^\"']+)")):
         path = root / file
-        if path.is_file() and (version := re.search(pattern, path.read_text(encoding="utf-8"))):
+        if path.is_file() and (version := re.search(pattern, path.read_text(encoding="utf-8", errors="replace"))):
             return Host(version[1], root, found_as)
     return Host("unknown", root, found_as)
 
 
-def fetched_folder() -> Path:
-    """Return where a downloaded ComfyUI is kept."""
-    return cache_folder() / "ComfyUI"
+def what_is_wrong(root: Path) -> str:
+    """Say why there is no ComfyUI at `root`; empty if there is one."""
+    if not root.is_dir():
+        return f"{root} is {'a link that leads nowhere' if root.is_symlink() and not root.exists() else 'no folder'}"
+    missing = [part for part in PARTS if not (root / part).exists()]
+    if not missing:
+        return ""
+    is_one = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    return f"{root} is {'only a part of a ComfyUI' if len(missing) < len(PARTS) else 'no ComfyUI'}: {is_one}"
 
 
 def github_is_reachable() -> bool:
@@ -130,42 +176,3 @@ def github_is_reachable() -> bool:
     attempt.start()
     attempt.join(PATIENCE)
     return reached.is_set()
-
-
-def fetch_checkout(say=print) -> Host:
-    """Download a current ComfyUI into the cache, with git or else as an archive. Raises LauncherError."""
-    folder = fetched_folder()
-    partial = folder.with_name("ComfyUI.partial")
-    with locked(folder.with_name("ComfyUI.lock")):
-        if read_checkout(folder, "") is None:
-            say(f"Downloading ComfyUI to {folder}")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                _clone(partial) if shutil.which("git") else _unpack_archive(partial)
-            except (OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
-                raise LauncherError(f"ComfyUI could not be downloaded ({error}). Give a ComfyUI you have with --host FOLDER.") from error
-            partial.rename(folder)
-    host = read_checkout(folder, "downloaded by quickstart")
-    if host is None:
-        raise LauncherError(f"The download in {folder} is not a ComfyUI; delete that folder and run this again.")
-    return host
-
-
-def _clone(folder: Path):
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(folder)], check=True, timeout=600)
-
-
-def _unpack_archive(folder: Path):
-    archive = folder.with_suffix(".zip")
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(f"{REPOSITORY}/archive/refs/heads/master.zip", timeout=60) as source, open(archive, "wb") as target:
-        shutil.copyfileobj(source, target)
-    unpacked = folder.with_name("ComfyUI.unpacked")
-    shutil.rmtree(unpacked, ignore_errors=True)
-    with zipfile.ZipFile(archive) as file:
-        file.extractall(unpacked)
-    (inner,) = unpacked.iterdir()  # the archive holds one folder, named after the branch
-    inner.rename(folder)
-    unpacked.rmdir()
-    archive.unlink()

@@ -85,7 +85,8 @@ def make_portrait(request: PortraitRequest, process: HostProcess, names: ModelNa
     started = time.time()
     execution = client.run(prompt, on_message=Narrator(prompt, say), timeout=PATIENCE)
     report = {
-        "host": process.host.id, "host_version": process.host.version, "host_found_as": process.host.found_as,
+        "host": process.host.id, "host_version": process.host.version, "host_commit": process.host.commit,
+        "host_found_as": process.host.found_as,
         "hosts_found": [str(host) for host in search.found], "hosts_not_found": list(search.missing),
         "base_model": PORTRAIT_WORLD if names.checkpoint is None else RANDOM_WEIGHTS if request.checkpoint is None else str(request.checkpoint),
         "seed": {kind: sorted({node["inputs"]["seed"] for node in prompt.values() if node["class_type"] == kind}) for kind in present if kind in SEEDED},

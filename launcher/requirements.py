@@ -13,46 +13,63 @@ class Layer:
 
     `with_dependencies=False` installs exactly these lines and replaces what lies there.
     `instead_of` names a distribution that is taken out first.
-    `folder` is a place of its own inside the environment, which only a process that asks for it imports from.
+    `host` names the host whose own environment, on top of the shared one, it is installed in; empty: the shared one.
     """
 
     name: str
     lines: tuple[str, ...]
     with_dependencies: bool = True
     instead_of: str = ""
-    folder: str = ""
+    host: str = ""
 
     @property
     def key(self) -> str:
         """Name and content of the layer, fit for a file name."""
-        text = "\n".join((*self.lines, str(self.with_dependencies), self.instead_of, self.folder))
+        text = "\n".join((*self.lines, str(self.with_dependencies), self.instead_of, self.host))
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
-    """Return the requirement lines of a file, without comments and blank lines."""
-    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return tuple(line for line in lines if line)
+    """Return the requirement lines of a file, without comments and blank lines; those of a file that it includes stand in its place."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        option = re.match(r"(-r|--requirement|-c|--constraint)[\s=]*(\S+)", line)
+        if option and option[1] in ("-r", "--requirement"):
+            lines += read_lines(path.parent / option[2])
+        elif line:
+            lines.append(f"-c {(path.parent / option[2]).absolute()}" if option else line)
+    return tuple(lines)
+
+
+def distribution_name(line: str) -> str:
+    """Return the name in a requirement line, in lower case; empty for an option or an address."""
+    name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*(?=\s*($|[\[<>=!~;@(]))", line)
+    return re.sub(r"[-_.]+", "-", name[0]).lower() if name else ""
 
 
 # Torch and torchvision are resolved together, so that they match. Transformers 4.57.6 serves every host: the pip host
 # needs < 5, current hosts accept it.
 TORCH = Layer("torch", ("torch", "torchvision", "transformers==4.57.6", "tokenizers", "safetensors", "numpy", "Pillow"))
 
+SHARED = ("torch", "torchvision")  # by every host, whatever its requirements say
+
 # Insightface asks for opencv-python, whose windows need libraries a bare server lacks; the headless build is the same cv2.
 HEADLESS = Layer("opencv", ("opencv-python-headless",), with_dependencies=False, instead_of="opencv-python")
 
 # The pip host is a fork of June 2024. Its declared dependencies include training and chat packages it never imports when it
-# serves, so these are the ones it does import; it is yanked, hence the exact pin. It lies in a folder of its own: its package `comfy`
-# has an `__init__.py` and a checkout's has none, so that beside it no checkout would find its own.
+# serves, so these are the ones it does import; it is yanked, hence the exact pin.
+PIP_VERSION = "0.0.1"
+PIP_NAME = f"pip-{PIP_VERSION}"
 PIP_HOST_NEEDS = Layer("pip-host-needs", (
+    "transformers<5",
     "scipy", "einops", "aiohttp", "yarl", "pyyaml", "tqdm", "psutil", "torchsde", "torchdiffeq", "kornia", "spandrel", "av",
     "sentencepiece", "pydantic", "opentelemetry-distro", "opentelemetry-sdk", "opentelemetry-exporter-otlp",
     "opentelemetry-propagator-jaeger", "opentelemetry-instrumentation", "opentelemetry-util-http",
     "opentelemetry-instrumentation-aio-pika", "opentelemetry-instrumentation-requests", "opentelemetry-semantic-conventions",
     "aio-pika", "pyjwt[crypto]", "lazy-object-proxy", "ConfigArgParse", "can-ada", "natsort", "fsspec", "importlib-resources",
-    "OpenEXR", "frozendict", "jsonmerge", "aiofiles", "python-dateutil", "requests", "wrapt", "certifi", "huggingface-hub"))
-PIP_HOST = Layer("pip-host", ("comfyui==0.0.1",), with_dependencies=False, folder="pip-host")
+    "OpenEXR", "frozendict", "jsonmerge", "aiofiles", "python-dateutil", "requests", "wrapt", "certifi", "huggingface-hub"), host=PIP_NAME)
+PIP_HOST = Layer("pip-host", (f"comfyui=={PIP_VERSION}",), with_dependencies=False, host=PIP_NAME)
 
 TESTS = Layer("tests", ("pytest>=8", "pytest-xdist", "diffusers", "accelerate"))
 
@@ -63,8 +80,12 @@ def pack_layers(checkout: Path = CHECKOUT) -> tuple[Layer, ...]:
     return TORCH, Layer("pack", (*own, "onnx")), HEADLESS
 
 
-def checkout_host_layer(root: Path) -> Layer:
-    """Return the requirements of a ComfyUI checkout. Its torchaudio is left out: only audio nodes use it, and its builds lag torch."""
-    wanted = [line for line in read_lines(root / "requirements.txt")
-              if re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() != "torchaudio"]
-    return Layer("comfyui", tuple(wanted))
+def checkout_host_layer(root: Path, name: str) -> Layer:
+    """Return what a ComfyUI checkout asks for, in the versions it asks for, whatever that is in its next release.
+
+    All but torch and torchvision, which every host shares: they are gigabytes, match each other, and were chosen for this machine.
+
+    Args:
+        name: of the host's own environment.
+    """
+    return Layer("comfyui", tuple(line for line in read_lines(root / "requirements.txt") if distribution_name(line) not in SHARED), host=name)

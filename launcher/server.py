@@ -1,6 +1,9 @@
-"""A running host: started on a free port with its own base directory, watched until it answers, stopped with all its children."""
+"""A running host: started on a free port with its own base directory, watched until it answers, stopped with all its children.
+
+It never outlives its owner: `guard` stands between the two.
+"""
 import os
-import signal
+import re
 import socket
 import subprocess
 import sys
@@ -9,24 +12,31 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from . import guard
 from .base_directory import BaseDirectory
+from .environment import Environment
 from .errors import LauncherError
-from .hosts import Host, pip_host_folder
+from .hosts import Host
 
 PACK_NAME = "ID-EA"
 START_PATIENCE = 300  # seconds; the first start on a cold disk reads gigabytes of libraries
+COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ERROR = re.compile(r"[\w.]*(Error|Exception): .+")  # the last line of a Python error
 
 
 class HostProcess:
     """A ComfyUI server process. Use it in a `with` statement: it starts on entry and is surely stopped on exit."""
 
-    def __init__(self, host: Host, base: BaseDirectory, python: Path = Path(sys.executable), variables: dict[str, str] | None = None,
+    def __init__(self, host: Host, base: BaseDirectory, environment: Environment | None = None, variables: dict[str, str] | None = None,
                  cpu: bool = True, port: int | None = None, log: Path | None = None):
+        """Args: environment: the shared one; default: that of the running Python. variables: of the process; default: this process's own."""
         self.host, self.base = host, base
-        self.python, self.variables, self.cpu = python, variables, cpu
+        self.python = host.python(environment) if environment else host.python(Environment(Path(sys.prefix)))
+        self.variables, self.cpu = variables, cpu
         self.port = port or free_port()
         self.log = log or base.root / "host.log"
-        self._process: subprocess.Popen | None = None
+        self._guard: subprocess.Popen | None = None
+        self._process_id = 0
 
     @property
     def address(self) -> str:
@@ -36,7 +46,7 @@ class HostProcess:
     @property
     def process_id(self) -> int:
         """The server's process id; only while it runs."""
-        return self._process.pid
+        return self._process_id
 
     def command(self) -> list[str]:
         """Return the command line for this host."""
@@ -56,8 +66,9 @@ class HostProcess:
             variables = {name: value for name, value in variables.items() if not name.startswith("COMFYUI_")}  # it takes them for options
             hub = self.base.root / "models" / "huggingface"  # it lists this folder at start and fails if there is none
             hub.mkdir(parents=True, exist_ok=True)
-            variables |= {"PYTHONPATH": str(pip_host_folder(self.python)), "HF_HUB_CACHE": str(hub)}
-        return variables
+            variables |= {"HF_HUB_CACHE": str(hub)}
+        # What a node pack starts by name, pip for one, is that of the host's own environment.
+        return variables | {"PATH": os.pathsep.join([str(self.python.parent), variables.get("PATH", "")])}
 
     def __enter__(self) -> "HostProcess":
         self.start()
@@ -69,10 +80,13 @@ class HostProcess:
     def start(self, patience: float = START_PATIENCE):
         """Start the process and return when it answers. Raises LauncherError with the log's path and its last lines."""
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
+        command = [str(self.python), "-I", "-S", str(Path(guard.__file__).absolute()), *self.command()]
         with open(self.log, "wb") as log:
-            self._process = subprocess.Popen(self.command(), cwd=self.base.root, env=self.process_variables(), stdin=subprocess.DEVNULL,
-                                             stdout=log, stderr=subprocess.STDOUT, **own_group)
+            self._guard = subprocess.Popen(command, cwd=self.base.root, env=self.process_variables(), stdin=subprocess.PIPE,
+                                           stdout=subprocess.PIPE, stderr=log, **own_group)
         try:
+            with self._guard.stdout as said:
+                self._process_id = int(said.readline() or 0)
             self._wait_until_it_answers(patience)
         except BaseException:
             self.stop()
@@ -81,23 +95,29 @@ class HostProcess:
     def _wait_until_it_answers(self, patience: float):
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise LauncherError(f"{self.host.id} stopped while starting (exit code {self._process.returncode}); its log is {self.log}\n{self.last_lines()}")
+            if self._guard.poll() is not None:
+                error = self.last_error()
+                raise LauncherError(f"{self.host.id} stopped while starting (exit code {self._guard.returncode}){error and ': ' + error}\n"
+                                    f"Its log is {self.log}; it ends with\n{self.last_lines()}")
             try:
                 with urllib.request.urlopen(self.address + "/queue", timeout=5) as answer:
                     answer.read()
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
-        raise LauncherError(f"{self.host.id} did not answer within {patience:.0f} seconds; its log is {self.log}\n{self.last_lines()}")
+        raise LauncherError(f"{self.host.id} did not answer within {patience:.0f} seconds. Its log is {self.log}; it ends with\n{self.last_lines()}")
 
     def is_alive(self) -> bool:
         """Say whether the process runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._guard is not None and self._guard.poll() is None
 
     def log_text(self) -> str:
-        """Return all the host has written so far."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        """Return all the host has written so far, without the colours."""
+        return COLOURS.sub("", self.log.read_text(encoding="utf-8", errors="replace"))
+
+    def last_error(self) -> str:
+        """Return the last error in the log, such as the name of a package that is missing; empty if there is none."""
+        return next((found[0] for line in reversed(self.log_text().splitlines()) if (found := ERROR.search(line))), "")
 
     def last_lines(self, count: int = 15) -> str:
         """Return the end of the log, indented."""
@@ -105,27 +125,19 @@ class HostProcess:
 
     def stop(self):
         """End the process and every process it started. Does nothing if it does not run."""
-        if self._process is None:
+        if self._guard is None:
             return
-        _end_tree(self._process, forcibly=False)
+        if self._guard.poll() is None or sys.platform != "win32":  # a group outlives its first process, and a process id may be another's by now
+            guard.end_tree(self._guard.pid, forcibly=False)
         try:
-            self._process.wait(timeout=10)
+            self._guard.wait(timeout=10)
         except subprocess.TimeoutExpired:
             pass
-        _end_tree(self._process, forcibly=True)
-        self._process.wait(timeout=30)
-        self._process = None
-
-
-def _end_tree(process: subprocess.Popen, forcibly: bool):
-    if sys.platform == "win32":
-        if process.poll() is None:  # a console-less process takes no polite signal, so the first call is forcible too
-            subprocess.run(["taskkill", "/PID", str(process.pid), "/T", "/F"], capture_output=True)
-        return
-    try:
-        os.killpg(process.pid, signal.SIGKILL if forcibly else signal.SIGTERM)
-    except (ProcessLookupError, PermissionError):  # macOS answers 'not permitted' for a group of zombies
-        pass
+        if self._guard.poll() is None or sys.platform != "win32":
+            guard.end_tree(self._guard.pid, forcibly=True)
+        self._guard.wait(timeout=30)
+        self._guard.stdin.close()
+        self._guard = None
 
 
 def free_port(preferred: int = 0) -> int:

@@ -21,11 +21,15 @@ for package in ("idea_engine", "launcher", "portrait_world"):
         spec.loader.exec_module(sys.modules[package])
 
 
+from launcher import hosts  # noqa: E402  (not before it can be imported by name)
+
+
 def pytest_addoption(parser):
-    parser.addoption("--every-host", action="store_true", help="run the tests marked one_host on every ComfyUI that is found, not only on the first")
+    parser.addoption("--every-host", action="store_true", help="run the tests marked one_host on every ComfyUI that is found, not only on the newest")
+    parser.addoption("--newest-host", action="store_true", help="run the host tests on the newest ComfyUI that is found and on no other")
 
 
-_HOST = re.compile(r"(?<=[\[-])(comfyui|pip)-\d[\w.]*")  # in a test's name, as launcher.hosts calls hosts
+_HOST = re.compile(r"(?<=[\[-])(comfyui-(?:\d|unknown)|pip-\d)[\w.]*")  # in a test's name, as launcher.hosts calls hosts
 
 
 @pytest.hookimpl(optionalhook=True)  # there may be no pytest-xdist
@@ -39,3 +43,27 @@ def pytest_xdist_make_scheduler(config, log):
             return found[0] if found else nodeid.split("::")[0]
 
     return OneHostEach(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, so that no list of failures comes after it
+def pytest_terminal_summary(terminalreporter, config):
+    """Say which hosts the tests ran on, and which could not be found, or not as a whole."""
+    yield
+    results = {kind: [report for report in reports if getattr(report, "nodeid", "").startswith("tests/host/")]
+               for kind, reports in terminalreporter.stats.items() if kind in ("passed", "failed", "error", "skipped")}
+    if not any(results.values()):
+        return
+    terminalreporter.section("hosts")
+    for host in found_hosts(config):
+        counts = {kind: sum((found := _HOST.search(report.nodeid)) is not None and found[0] == host.id for report in reports) for kind, reports in results.items()}
+        told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "found, but no test ran on it"
+        terminalreporter.write_line(f"{host}: {told}")
+    search = hosts.find_checkouts()
+    for sentence in [*search.missing, *([] if hosts.pip_host_is_installed() else ["the pip host: not installed in this environment"])]:
+        terminalreporter.write_line(f"  looked for {sentence}")
+
+
+def found_hosts(config):
+    """Return the hosts that tests run on, the newest first."""
+    found = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_installed() else [])]
+    return found[:1] if config.getoption("--newest-host") else found

@@ -1,6 +1,5 @@
 """One host and one browser for all tests of this folder; without a browser they say that they were not run."""
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,8 @@ def screenshots(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """The first ComfyUI that is found, else the pip host; $IDEA_BROWSER_HOST names another one by its id."""
-    found = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_installed(Path(sys.executable)) else [])]
+    """The newest ComfyUI that is found, else the pip host; $IDEA_BROWSER_HOST names another one by its id."""
+    found = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_installed() else [])]
     assert found, "no ComfyUI to test on; run: python quickstart.py test"
     wanted = os.environ.get("IDEA_BROWSER_HOST", found[0].id)
     host = next((one for one in found if one.id == wanted), None)

@@ -16,8 +16,7 @@ from launcher.server import PACK_NAME, HostProcess
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 DEMO_FACE_PACK = "demo"
-_SEARCH = hosts.find_checkouts()
-_FOUND = [*_SEARCH.found, *([hosts.pip_host()] if hosts.pip_host_is_installed() else [])]
+_FOUND = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_installed() else [])]  # the newest first
 
 
 @dataclass
@@ -90,13 +89,18 @@ class RunningHost:
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests that are about our own code within a host run on the first that was found, unless --every-host says otherwise."""
-    if config.getoption("--every-host"):
+    """Tests that are about our own code within a host run on the newest that was found, unless --every-host says otherwise."""
+    alone = config.getoption("--newest-host")
+    if config.getoption("--every-host") and not alone:
         return
-    spared = {item for item in items if item.get_closest_marker("one_host") and item.callspec.params["host"] in _FOUND[1:]}
+    spared = {item for item in items if (alone or item.get_closest_marker("one_host")) and _host_of(item) in _FOUND[1:]}
     if spared:
         config.hook.pytest_deselected(items=list(spared))
         items[:] = [item for item in items if item not in spared]
+
+
+def _host_of(item) -> hosts.Host | None:
+    return getattr(getattr(item, "callspec", None), "params", {}).get("host")
 
 
 @pytest.fixture
@@ -138,13 +142,3 @@ def host(request, _started, tmp_path_factory) -> RunningHost:
     if isinstance(_started[found.id], Exception):
         raise _started[found.id]
     return _started[found.id]
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Say which hosts the tests ran on and which could not be found."""
-    ran = sorted({found.id for found in _FOUND for reports in terminalreporter.stats.values() for report in reports
-                  if f"[{found.id}" in getattr(report, "nodeid", "") or f"-{found.id}" in getattr(report, "nodeid", "")})
-    terminalreporter.write_line(f"Hosts that ran: {', '.join(ran) or 'none'}.")
-    missing = [*_SEARCH.missing, *([] if hosts.pip_host_is_installed() else ["the pip host: not installed in this environment"])]
-    for sentence in missing:
-        terminalreporter.write_line(f"  looked for {sentence}")

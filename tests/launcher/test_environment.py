@@ -1,6 +1,7 @@
 """The environment is found again when nothing changed, and an interrupted install is taken up."""
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -80,9 +81,100 @@ def test_a_layer_added_later_leaves_the_others(cache, pip):
     assert len(asked) == 1 and "colour" in asked[0] and "torch" in asked[0]  # torch goes along so that pip leaves it as it is
 
 
-def test_torchaudio_is_left_out_of_a_checkouts_requirements(tmp_path):
-    (tmp_path / "requirements.txt").write_text("torch\ntorchaudio>=2 # sound\ntorchaudio\n\n# no\nPillow\n", encoding="utf-8")
-    assert checkout_host_layer(tmp_path).lines == ("torch", "Pillow")
+def test_a_host_gets_what_it_asks_for_but_torch(tmp_path):
+    (tmp_path / "requirements.txt").write_text("""torch
+torchvision==0.1
+Torch-something   # not torch
+torchaudio>=2 # sound
+comfyui-frontend-package==1.49.6
+
+# no
+-r more.txt
+-c limits.txt
+--extra-index-url https://example.org/simple
+never_heard_of[x]>=1,\\
+  <2 ; python_version > "3"
+package @ https://example.org/package.zip#sha256=1
+""", encoding="utf-8")
+    (tmp_path / "more.txt").write_text("Pillow\ntorch>=2", encoding="utf-8")
+    layer = checkout_host_layer(tmp_path, "own")
+    assert layer.host == "own" and layer.lines == (
+        "Torch-something", "torchaudio>=2", "comfyui-frontend-package==1.49.6", "Pillow", f"-c {tmp_path / 'limits.txt'}",
+        "--extra-index-url https://example.org/simple", 'never_heard_of[x]>=1,   <2 ; python_version > "3"',
+        "package @ https://example.org/package.zip#sha256=1")
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """Packages of one module each, which says its version."""
+    folder = tmp_path_factory.mktemp("wheels")
+
+    def wheel(name, version, needs=()):
+        metadata = "".join([f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", *(f"Requires-Dist: {need}\n" for need in needs)])
+        with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
+            file.writestr(f"{name}.py", f"VERSION = '{version}'\n")
+            file.writestr(f"{name}-{version}.dist-info/METADATA", metadata)
+            file.writestr(f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            file.writestr(f"{name}-{version}.dist-info/RECORD", "")
+
+    for version in ("1.0", "2.0"):
+        wheel("frontend", version)
+        wheel("torch", version)
+    wheel("needy", "1.0", ("torch>=1", "frontend"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(wheels, tmp_path_factory):
+    """A small shared environment, made by pip from the wheels: torch 1.0 and frontend 1.0; a function that adds to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDEA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(wheels))
+        patch.delenv("PIP_CONSTRAINT", raising=False)
+        patch.setattr(environments, "pack_layers", lambda: (Layer("torch", ("torch==1.0",)), Layer("pack", ("frontend==1.0",))))
+        patch.setattr(environments, "TORCH", Layer("torch", ("torch==1.0",)))
+        yield lambda *layers: environments.prepare(layers, say=lambda text: None)
+
+
+def imported(environment, *modules) -> list[str]:
+    """What a process of an environment imports."""
+    question = f"import {', '.join(modules)}; print(*({', '.join(f'{module}.VERSION' for module in modules)},))"
+    done = subprocess.run([str(environment.python), "-c", question], capture_output=True, text=True, env=environment.variables())
+    return done.stdout.split() or [done.stderr.strip().splitlines()[-1]]
+
+
+def test_each_host_has_its_own_pins_and_nobody_else_s_change(shared):
+    new, old = Layer("comfyui", ("frontend==2.0", "needy"), host="new"), Layer("comfyui", ("frontend==1.0",), host="old")
+    environment = shared(new)
+    shared(old)
+    assert imported(environment.of_host("new"), "torch", "frontend", "needy") == ["1.0", "2.0", "1.0"]
+    assert imported(environment.of_host("old"), "torch", "frontend") == imported(environment, "torch", "frontend") == ["1.0", "1.0"]
+    assert "needy" in imported(environment.of_host("old"), "needy")[0] and "needy" in imported(environment, "needy")[0]
+    assert environment.holds(new) and environment.holds(old)
+    assert not list(environment.of_host("new").packages.glob("torch*"))  # found in the shared one, not installed twice
+
+
+def test_a_host_does_not_move_torch(shared):
+    with pytest.raises(LauncherError, match="pip could not install comfyui"):
+        shared(Layer("comfyui", ("needy", "torch>=2"), host="other"))
+
+
+def test_a_host_environment_that_was_half_made_is_made_anew(shared):
+    environment = shared()
+    (environment.of_host("half").folder / "lib").mkdir(parents=True)
+    shared(Layer("comfyui", ("needy",), host="half"))
+    assert imported(environment.of_host("half"), "needy", "frontend") == ["1.0", "1.0"]
+
+
+def test_a_marker_counts_only_while_what_it_says_is_installed(shared):
+    layer = Layer("comfyui", ("frontend==1.0",), host="old")
+    environment = shared(layer)
+    assert environment.holds(layer)  # from the shared environment
+    assert environments._pip(environment, ["install", "frontend==2.0"], environment.folder / "log", lambda text: None) == 0
+    assert not environment.holds(layer)
+    shared(layer)
+    assert environment.holds(layer) and imported(environment.of_host("old"), "frontend") == ["1.0"] and imported(environment, "frontend") == ["2.0"]
 
 
 def test_two_processes_do_not_hold_one_lock(tmp_path):
