@@ -121,6 +121,8 @@ def _git(arguments: list[str], seconds: int) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the last line of what git said, or the error's own words."""
-    said = (getattr(error, "stderr", None) or "").strip() if isinstance(error, subprocess.CalledProcessError) else ""
-    return (said.splitlines() or [str(error)])[-1].strip().rstrip(".")
+    """Return what git died of, or the error's own words."""
+    if isinstance(error, subprocess.CalledProcessError) and (said := (error.stderr or "").strip()):
+        lines = said.splitlines()
+        return next((line for line in lines if line.startswith("fatal: ")), lines[-1]).strip().removesuffix(".")
+    return str(error).removesuffix(".")
