@@ -46,7 +46,7 @@ def test_the_pack_loads_in_silence_and_offers_its_nodes(host):
     assert sorted(set(offered) & set(NODES)) == NODES
     start = host.process.log_text().split("To see the GUI")[0]  # what other tests provoke comes later
     lines = [line for line in start.splitlines() if "ID-EA" in line]
-    assert all(re.match(r"\s*[\d.]+ seconds: ", line) for line in lines), lines
+    assert all(re.match(r"(\[INFO\])?\s*[\d.]+ seconds: ", line) for line in lines), lines
 
 
 def test_the_probe_reaches_the_pack_inside_the_host(host, graph):
