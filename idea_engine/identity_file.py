@@ -1,6 +1,7 @@
 """``anna.safetensors``: one person in one file, whose token part also works in stock ``embedding:anna``."""
 from __future__ import annotations
 
+import errno
 import json
 import math
 from dataclasses import replace
@@ -13,13 +14,17 @@ from torch import Tensor
 from .atomic_write import atomic_write
 from .errors import IdentityFileError, TriggerError
 from .file_size import shown_size
+from .foreign_text import parsed_json, shown
 from .identity import named_tensors, rounded
+from .pickle_file import ClaimedTensor
+from .tensor_file import describe, open_tensors
 from .tokens import check_trigger
 from .types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
 
 FORMAT_VERSION = 2  # 2 knows the ending; a file without one is still written as 1
 MAX_BYTES = 4 << 30  # the recipe 'paper' on SDXL changes 340 M weights (680 MB); everything else is far smaller
-MAX_HEADER_BYTES = 16 << 20
+MAX_LENGTH = 65536  # of any side of a tensor: the largest there is have 3 × 2048
+LARGEST = 65504.0  # the largest number in half precision, in which text encoders and adapters compute
 MAX_STACKED = 16  # adapters of a merged identity: each costs one small self-attention per prompt
 MAX_STAGES = 100  # of the noise schedule; every prompt is encoded twice for each
 MAX_TOKENS = 75  # one chunk of a text encoder without its begin and end marks
@@ -36,7 +41,8 @@ def save_identity(identity: Identity, path: Path | str, *, store_face: bool = Fa
         store_face: also store the face embedding, which is biometric.
 
     Raises:
-        IdentityFileError: the file cannot be written (disk full, no permission); nothing is left behind.
+        IdentityFileError: the file cannot be written (disk full, no permission), or the identity holds what could not be read again; nothing is
+            left behind.
     """
     from safetensors.torch import save
 
@@ -44,15 +50,31 @@ def save_identity(identity: Identity, path: Path | str, *, store_face: bool = Fa
     if path.suffix != ".safetensors":
         path = path.with_name(path.name + ".safetensors")
     identity = rounded(identity if store_face else replace(identity, face=None))
-    payload = save(named_tensors(identity), metadata=_metadata(identity))
+    for key, tensor in named_tensors(identity).items():
+        check_values(tensor, key, "The identity")
+    if identity.adapter is not None and not math.isfinite(identity.adapter.gate):
+        raise IdentityFileError(f"The identity has an adapter whose gate is {identity.adapter.gate}; it cannot be used. Train it again with a lower lr.")
+    metadata = _metadata(identity)
+    unwritable = [key for key, text in metadata.items() if text != text.encode(errors="replace").decode()]
+    if unwritable:  # half of a surrogate pair, which no file can hold
+        raise IdentityFileError(f"The identity's {unwritable[0]} holds characters that no file can hold: {shown(metadata[unwritable[0]], 60)}. Write it anew.")
+    payload = save(named_tensors(identity), metadata=metadata)
     try:
         atomic_write(path, payload)
     except OSError as error:
         raise IdentityFileError(
-            f"The identity could not be written to {path.name}: {error.strerror or error} ({shown_size(len(payload))} are needed). "
-            "Free some space or choose another folder."
+            f"The identity could not be written to {shown(path.name, 80)}: {error.strerror or shown(error)}. {_mend(error, path, len(payload))}"
         ) from error
     return path
+
+
+def _mend(error: OSError, path: Path, needed: int) -> str:
+    """What helps against a file that cannot be written."""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"The name has {len(path.name)} characters; choose a shorter one."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"The folder {shown(path.parent)} cannot be written to: change its permissions, or choose another folder."
+    return f"{shown_size(needed)} are needed. Free some space or choose another folder."
 
 
 def load_identity(path: Path | str) -> Identity:
@@ -61,19 +83,16 @@ def load_identity(path: Path | str) -> Identity:
     Raises:
         IdentityFileError: the file is missing, truncated, oversized, or not an identity.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    _check_size(path)
+    check_file(path)
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # what is read is a view of the mapped file
-    except (SafetensorError, OSError, ValueError) as error:
+        with open_tensors(path) as (metadata, tensors):
+            return _from_tensors(tensors, metadata, shown(path.name))
+    except (OSError, ValueError) as error:
         raise IdentityFileError(
-            f"{path.name} is not a complete safetensors file ({error}). It may be a broken download or copy: copy it again, or save the identity again."
+            f"{shown(path.name)} is not a complete safetensors file: {shown(error)}. It may be a broken download or copy: copy it again, or save the "
+            "identity again."
         ) from error
-    return _from_tensors(tensors, metadata, path.name)
 
 
 def inspect_identity(path: Path | str) -> dict[str, object]:
@@ -100,16 +119,30 @@ def family_of(encoders: Mapping[str, int]) -> ModelFamily | None:
     return name and ModelFamily(name, {key: encoders[key] for key in _ENCODERS if key in encoders})
 
 
-def _check_size(path: Path) -> None:
-    if not path.is_file():
-        raise IdentityFileError(f"There is no file {path.name}; the Load Identity node lists the files of models/idea.")
-    size = path.stat().st_size
+def check_file(path: Path) -> None:
+    """Raises: IdentityFileError: there is no such file, it is empty, or it is far too large."""
+    name = shown(path.name)
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError as error:  # deleted just now, a name that is too long, a loop of links
+        raise IdentityFileError(f"{name} cannot be opened: {error.strerror or error}.") from error
+    if size is None:
+        raise IdentityFileError(f"There is no file {name}; the Load Identity node lists the files of models/idea.")
+    if size == 0:
+        raise IdentityFileError(f"{name} is empty, as a download that broke off leaves it. Copy or download it again.")
     if size > MAX_BYTES:
-        raise IdentityFileError(f"{path.name} has {size / 1e9:.1f} GB, but an identity has at most {MAX_BYTES / 1e9:.0f} GB; this is another kind of file.")
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if header > MAX_HEADER_BYTES or header + 8 > size:
-        raise IdentityFileError(f"{path.name} is truncated or not a safetensors file: its header claims {header} of {size} bytes.")
+        raise IdentityFileError(f"{name} has {size / 1e9:.1f} GB, but an identity has at most {MAX_BYTES / 1e9:.0f} GB; this is another kind of file.")
+
+
+def check_values(tensor: Tensor, key: str, name: str) -> None:
+    """Raises: IdentityFileError: a value is not finite, or larger than what text encoders compute with."""
+    if not torch.isfinite(tensor).all():
+        raise IdentityFileError(f"{name}: the tensor {shown(key, 80)} holds values that are not finite; the identity would make black pictures.")
+    if tensor.numel() and float(tensor.abs().max()) > LARGEST:
+        raise IdentityFileError(
+            f"{name}: the tensor {shown(key, 80)} holds the value {float(tensor.abs().max()):.3g}, expected at most {LARGEST:.0f}, the largest number in "
+            "half precision; the identity would make black pictures."
+        )
 
 
 def _metadata(identity: Identity) -> dict[str, str]:
@@ -139,24 +172,24 @@ def _metadata(identity: Identity) -> dict[str, str]:
     return fields
 
 
-def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str) -> Identity:
+def _from_tensors(tensors: Mapping[str, ClaimedTensor], metadata: Mapping[str, str], name: str) -> Identity:
     reader = _Reader(dict(tensors), name)
     tokens = {key: reader.take(key, (None, None)) for key in _ENCODERS if key in tensors}
     family = family_of({key: rows.shape[1] for key, rows in tokens.items()})
     if "idea.format_version" not in metadata or family is None:
         raise IdentityFileError(
             f"{name} holds no identity: expected pseudo-tokens under clip_l, clip_h or clip_l + clip_g and the idea.* metadata, found "
-            f"{', '.join(sorted(tensors)[:4]) or 'no tensors'}. A plain embedding or a LoRA belongs into models/embeddings or models/loras."
+            f"{shown(', '.join(sorted(tensors)[:4])) or 'no tensors'}. A plain embedding or a LoRA belongs into models/embeddings or models/loras."
         )
     version = metadata["idea.format_version"]
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
-        raise IdentityFileError(f"{name} was written in format {version!r}, but this version of the pack reads up to {FORMAT_VERSION}. Update the pack.")
+    if not version.isdecimal() or len(version) > 9 or int(version) > FORMAT_VERSION:
+        raise IdentityFileError(f"{name} was written in format '{shown(version, 20)}', but this version of the pack reads up to {FORMAT_VERSION}. Update the pack.")
     count = {rows.shape[0] for rows in tokens.values()}
     if len(count) != 1 or not 1 <= max(count) <= MAX_TOKENS:
         raise IdentityFileError(f"{name} holds {sorted(count)} pseudo-tokens, but expected the same number, 1 to {MAX_TOKENS}, for every encoder.")
     n, d = count.pop(), family.context_width
     try:
-        config = json.loads(metadata.get("idea.config", "{}"))
+        config = parsed_json(metadata.get("idea.config", "{}"))
         described = config.pop("adapter", None)
         trigger = check_trigger(metadata.get("idea.trigger", ""))
         adapter = None
@@ -165,7 +198,9 @@ def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], na
                 "in_proj_weight": (3 * d, d), "in_proj_bias": (3 * d,), "out_proj.weight": (d, d), "out_proj.bias": (d,),
             }
             # A merged identity stacks adapters: one more dimension in front of each.
-            stacked = tensors["adapter.features"].shape[:1] if "adapter.features" in tensors and tensors["adapter.features"].ndim == 3 else ()
+            stacked = tensors["adapter.features"].shape[:1] if "adapter.features" in tensors and len(tensors["adapter.features"].shape) == 3 else ()
+            if stacked and not 1 <= stacked[0] <= MAX_STACKED:
+                raise ValueError(f"{stacked[0]} stacked adapters, expected 1 to {MAX_STACKED}")
             adapter = AdapterWeights(
                 features=reader.take("adapter.features", (*stacked, n, d)),
                 attention={key: reader.take(f"adapter.attention.{key}", (*stacked, *shape)) for key, shape in attention.items()},
@@ -173,13 +208,11 @@ def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], na
                 scope=str(described["scope"]),
             )
             if adapter.scope not in ("prompt", "tokens"):
-                raise ValueError(f"unknown adapter scope {adapter.scope!r}")
-            if stacked and not 1 <= stacked[0] <= MAX_STACKED:
-                raise ValueError(f"{stacked[0]} stacked adapters, expected 1 to {MAX_STACKED}")
+                raise ValueError(f"unknown adapter scope {shown(adapter.scope, 40)}")
             if not math.isfinite(adapter.gate):
                 raise ValueError(f"the adapter's gate is {adapter.gate}")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, TriggerError) as error:
-        raise IdentityFileError(f"The description inside {name} is damaged ({error}). Save the identity again.") from error
+        raise IdentityFileError(f"The description inside {name} is damaged ({shown(error)}). Save the identity again.") from error
     blocks = {kind: reader.blocks(kind, shape) for kind, shape in (("key", (n, d)), ("value", (n, d)), ("key_weight", (None, d)), ("value_weight", (None, d)))}
     return Identity(
         family=family,
@@ -210,19 +243,19 @@ def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], na
 class _Reader:
     """Takes tensors of expected shape out of an untrusted file."""
 
-    def __init__(self, tensors: dict[str, Tensor], name: str):
+    def __init__(self, tensors: dict[str, ClaimedTensor], name: str):
         self.tensors, self.name = tensors, name
 
     def take(self, key: str, shape: tuple[int | None, ...]) -> Tensor:
-        tensor = self.tensors.get(key)
+        claimed = self.tensors.get(key)
         wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
-        if tensor is None:
+        if claimed is None:
             raise IdentityFileError(f"{self.name} lacks the tensor {key} {wanted}; it is incomplete. Save the identity again.")
-        fits = tensor.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, tensor.shape))
-        if not fits or tensor.dtype not in _DTYPES:
-            raise IdentityFileError(f"{self.name}: the tensor {key} is {tensor.dtype} {tuple(tensor.shape)}, expected 16 or 32 bit floating point {wanted}.")
-        if not torch.isfinite(tensor).all():
-            raise IdentityFileError(f"{self.name}: the tensor {key} holds values that are not finite; the identity would make black pictures.")
+        fits = len(claimed.shape) == len(shape) and all(want in (None, got) for want, got in zip(shape, claimed.shape))
+        if not fits or claimed.dtype not in _DTYPES or max(claimed.shape, default=0) > MAX_LENGTH:
+            raise IdentityFileError(f"{self.name}: the tensor {key} is {describe(claimed)}, expected 16 or 32 bit floating point {wanted}.")
+        tensor = claimed.read()
+        check_values(tensor, key, self.name)
         return tensor
 
     def blocks(self, kind: str, shape: tuple[int | None, ...]) -> dict[int, Tensor]:
@@ -230,6 +263,8 @@ class _Reader:
         for key in self.tensors:
             parts = key.split(".")
             if len(parts) == 3 and parts[0] == "kv" and parts[1].isdecimal() and parts[2] == kind:
+                if len(parts[1]) > 4:
+                    raise IdentityFileError(f"{self.name} has a block numbered {shown(parts[1], 20)}, expected 0 to 9999. Save the identity again.")
                 found[int(parts[1])] = self.take(key, shape)
         return dict(sorted(found.items()))
 

@@ -1,7 +1,9 @@
-"""Identities made by other tools: the CrossInit / ID-EA ``learned_embeds.bin``, A1111 and kohya embeddings."""
+"""Identities made by other tools: the CrossInit / ID-EA ``learned_embeds.bin``, embeddings of A1111, kohya, diffusers and OneTrainer."""
 from __future__ import annotations
 
+import logging
 import re
+import zipfile
 from pathlib import Path
 from typing import Mapping
 
@@ -10,96 +12,140 @@ from torch import Tensor
 
 from .errors import IdentityFileError, TriggerError
 from .file_size import shown_size
-from .identity_file import MAX_TOKENS, family_of, load_identity
+from .foreign_text import shown
+from .identity_file import MAX_TOKENS, check_file, check_values, family_of, load_identity
+from .pickle_file import ClaimedTensor, RefusedProgramError, is_pickle, read_pickle
+from .tensor_file import describe, open_tensors
 from .tokens import check_trigger
 from .types import Identity, IdentityMetadata
 
+PICKLE_SUFFIXES = (".bin", ".pt")
 MAX_PICKLE_BYTES = 64 << 20  # an embedding of 75 SDXL tokens has 0.6 MB
+_MAX_KEYS = 4 * MAX_TOKENS
 _ENCODER_OF_WIDTH = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
-_NUMBERED = re.compile(r"^(?P<name>.+)_v(?P<index>\d+)$")  # CrossInit: one key per token, 28017_v0, 28017_v1
+# One key a token: 28017_v0, 28017_v1 (CrossInit); <anna>, <anna>_1 (diffusers).
+_NUMBERED = re.compile(r"^(?P<name>.+)_v(?P<index>\d{1,4})$")
+_CONTINUED = re.compile(r"^(?P<name>.+?)(?:_(?P<index>\d{1,4}))?$")
+_FORMAT_KEYS = ("emb_params", "*", "clip_l", "clip_g", "clip_h", "string_to_param")  # the same in every file, so nobody's name
+_OUTPUT = "_out"  # of OneTrainer: rows that replace the encoder's output, beside those that are its input
+_log = logging.getLogger(__name__)
 
 
 def read_identity(path: Path | str) -> Identity:
-    """Read any supported file: our own, or another tool's embedding (``.safetensors``, ``.bin``, ``.pt``).
+    """Read any supported file: our own, or another tool's embedding, a safetensors file or one of ``torch.save``; its content tells which.
 
-    Foreign pickles are read with ``weights_only=True``, and only tensors of the expected shape are taken.
+    Foreign files are described first; only tensors of the expected shape are read, and nothing in a pickle is run.
 
     Raises:
         IdentityFileError: the file is unsafe, damaged, or holds no embedding.
     """
     path = Path(path)
-    if path.suffix in (".bin", ".pt"):
-        return _identity_from(_read_pickle(path), path)
-    from safetensors import SafetensorError, safe_open
-
+    check_file(path)
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            ours = "idea.format_version" in (file.metadata() or {})
-            names = list(file.keys())
-            plain = not ours and len(names) <= 4 and path.stat().st_size <= MAX_PICKLE_BYTES
-            tensors = {name: file.get_tensor(name) for name in names} if plain else {}
-    except (SafetensorError, OSError, ValueError):
-        return load_identity(path)  # says what is wrong with the file
-    return _identity_from(tensors, path) if plain else load_identity(path)
+        if is_pickle(path):
+            return _identity_from(_read_pickle(path), path)
+        with open_tensors(path) as (metadata, tensors):
+            if "idea.format_version" not in metadata:
+                return _identity_from(tensors, path)
+    except (ValueError, OSError):
+        if path.suffix.lower() in PICKLE_SUFFIXES:
+            return _identity_from(_read_pickle(path), path)
+    return load_identity(path)  # says what is wrong with the file
 
 
-def _read_pickle(path: Path) -> Mapping[str, object]:
-    if not path.is_file():
-        raise IdentityFileError(f"There is no file {path.name}; the Load Identity node lists the files of models/idea.")
-    size = path.stat().st_size
-    if size > MAX_PICKLE_BYTES:
-        raise IdentityFileError(f"{path.name} has {shown_size(size)}, but an embedding has at most {shown_size(MAX_PICKLE_BYTES)}; it is another kind of file.")
+def _read_pickle(path: Path) -> Mapping[object, object]:
+    name = shown(path.name)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a hostile or broken pickle
+        content = read_pickle(path, MAX_PICKLE_BYTES)
+    except RefusedProgramError as error:
         raise IdentityFileError(
-            f"{path.name} could not be read as plain tensors, and running code from a file is refused. "
-            f"Ask its author for a .safetensors file. ({str(error).splitlines()[0][:200]})"
+            f"{name} could not be read as plain tensors ({error}), and running code from a file is refused. Ask its author for a .safetensors file."
+        ) from error
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise IdentityFileError(
+            f"{name} is no embedding that can be read: {shown(error)}. It may be a broken download or another kind of file (an embedding has at most "
+            f"{shown_size(MAX_PICKLE_BYTES)}): copy or download it again."
         ) from error
     if not isinstance(content, Mapping):
-        raise IdentityFileError(f"{path.name} holds a {type(content).__name__}, but a table of named tensors was expected.")
+        raise IdentityFileError(f"{name} holds a {type(content).__name__}, but a table of named tensors was expected.")
     return content
 
 
-def _identity_from(content: Mapping[str, object], path: Path) -> Identity:
-    """CrossInit (one key a token), A1111 (``string_to_param``), kohya (``emb_params`` or ``clip_l`` / ``clip_g``), diffusers ({name: rows})."""
-    if isinstance(content.get("string_to_param"), Mapping):
-        content = dict(content["string_to_param"])  # type: ignore[arg-type]
-    rows = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    named = {key: _NUMBERED.match(key) for key in rows}
-    if rows and all(named.values()) and len({m["name"] for m in named.values()}) == 1:
-        order = sorted(rows, key=lambda key: int(named[key]["index"]))
-        stem = named[order[0]]["name"]
-        rows = {stem: torch.stack([_row(rows[key], key, path) for key in order])}
-    else:
-        stem = next(iter(rows), "") if len(rows) == 1 else path.stem
+def _identity_from(content: Mapping[object, object], path: Path) -> Identity:
+    """CrossInit and diffusers (one key a token, or {name: rows}), A1111 (``string_to_param``), kohya and OneTrainer (``emb_params`` or ``clip_…``)."""
+    name = shown(path.name)
+    inner = content.get("string_to_param")
+    if isinstance(inner, Mapping):
+        content = inner
+    claimed = {str(key): value for key, value in content.items() if isinstance(value, ClaimedTensor)}
+    claimed = _without_outputs(claimed, path)
+    if len(claimed) > _MAX_KEYS:
+        raise IdentityFileError(f"{name} holds {len(claimed)} tensors and is no embedding. A checkpoint or a LoRA belongs into models/checkpoints or models/loras.")
+    groups = _grouped(claimed)
+    stem = next(iter(groups), "") if len(groups) == 1 and not isinstance(inner, Mapping) else ""
     tokens: dict[str, Tensor] = {}
-    for key, value in rows.items():
-        table = value[None] if value.ndim == 1 else value
-        encoder = _ENCODER_OF_WIDTH.get(table.shape[-1]) if table.ndim == 2 else None
-        if encoder is None or not value.is_floating_point() or not 1 <= table.shape[0] <= MAX_TOKENS or encoder in tokens:
+    for key, members in groups.items():
+        shapes = {tensor.shape if len(tensor.shape) == 2 else (1, *tensor.shape) for tensor in members}
+        rows, width = sum(shape[0] for shape in shapes) if len(members) == 1 else len(members), {shape[-1] for shape in shapes}
+        encoder = _ENCODER_OF_WIDTH.get(width.pop()) if len(width) == 1 and all(len(shape) == 2 for shape in shapes) else None
+        floating = all(isinstance(tensor.dtype, torch.dtype) and tensor.dtype in _NUMBERS for tensor in members)
+        if encoder is None or not floating or not 1 <= rows <= MAX_TOKENS or encoder in tokens:
+            found = ", ".join(sorted({describe(tensor) for tensor in members})[:4])
             raise IdentityFileError(
-                f"{path.name}: the tensor {key} {tuple(value.shape)} is no embedding; expected (n, 768), (n, 1024) or (n, 768) with (n, 1280)."
+                f"{name}: the tensor {shown(key, 80)} is {shown(found, 120)} and no embedding; expected numbers of 16 to 64 bits of the shape (n, 768), "
+                f"(n, 1024) or (n, 768) with (n, 1280), n at most {MAX_TOKENS}."
             )
-        if not torch.isfinite(table).all():
-            raise IdentityFileError(f"{path.name}: the tensor {key} holds values that are not finite.")
-        tokens[encoder] = table.detach().float().clone()
+        try:
+            table = torch.cat([tensor.read().reshape(-1, tensor.shape[-1]).float() for tensor in members])
+        except (ValueError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+            raise IdentityFileError(f"{name}: the tensor {shown(key, 80)} cannot be read ({shown(error)}). Copy or download the file again.") from error
+        check_values(table, key, name)
+        tokens[encoder] = table
     family = family_of({key: table.shape[1] for key, table in tokens.items()})
     if family is None or len({table.shape[0] for table in tokens.values()}) != 1:
         found = ", ".join(f"{key} {tuple(table.shape)}" for key, table in tokens.items()) or "no tensors"
-        raise IdentityFileError(f"{path.name} holds {found}; expected clip_l (SD1.x), clip_h (SD2.x), or clip_l and clip_g of one length (SDXL).")
+        raise IdentityFileError(f"{name} holds {found}; expected clip_l (SD1.x), clip_h (SD2.x), or clip_l and clip_g of one length (SDXL).")
     return Identity(family, tokens, IdentityMetadata(trigger=_trigger_from(stem, path), method="imported", family=family.name))
 
 
-def _row(value: Tensor, key: str, path: Path) -> Tensor:
-    if value.ndim != 1:
-        raise IdentityFileError(f"{path.name}: the tensor {key} is {tuple(value.shape)}, expected one row.")
-    return value
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _without_outputs(claimed: dict[str, ClaimedTensor], path: Path) -> dict[str, ClaimedTensor]:
+    """Without the rows that OneTrainer puts in place of the encoder's output, which an identity has no place for; said in the log."""
+    outputs = [key for key in claimed if key.endswith(_OUTPUT) and _is_embedding(claimed[key])]
+    inputs = {key: value for key, value in claimed.items() if key not in outputs}
+    if outputs and not inputs:
+        raise IdentityFileError(
+            f"{shown(path.name)} holds only output embeddings ({shown(', '.join(outputs), 80)}), which replace what the text encoder gives; an identity needs "
+            "its input. Train the embedding in OneTrainer with 'output embedding' turned off."
+        )
+    if outputs:
+        _log.warning("%s: the output embeddings %s are left out; the person is read from the input embeddings.", shown(path.name), shown(", ".join(outputs)))
+    return inputs
+
+
+def _is_embedding(tensor: ClaimedTensor) -> bool:
+    return bool(tensor.shape) and tensor.shape[-1] in _ENCODER_OF_WIDTH
+
+
+def _grouped(claimed: dict[str, ClaimedTensor]) -> dict[str, list[ClaimedTensor]]:
+    """Name → its tensors: the rows of one person in their order where every token has a key of its own, else each tensor by itself."""
+    single = all(len(tensor.shape) == 1 or len(tensor.shape) == 2 and tensor.shape[0] == 1 for tensor in claimed.values())
+    for pattern in (_NUMBERED, _CONTINUED):
+        matches = {key: pattern.match(key) for key in claimed}
+        if len(claimed) < 2 and pattern is _CONTINUED or not claimed or not single or not all(matches.values()):
+            continue
+        names = {match["name"] for match in matches.values()}
+        numbers = sorted((int(match["index"] or 0), key) for key, match in matches.items())
+        if len(names) == 1 and (pattern is _NUMBERED or [number for number, _ in numbers] == list(range(len(numbers)))):
+            return {names.pop(): [claimed[key] for _, key in numbers]}
+    return {key: [tensor] for key, tensor in claimed.items()}
 
 
 def _trigger_from(stem: str, path: Path) -> str:
-    """'<28017>' from the embedding's own name, or from the file's when that is of no use ('*' in A1111 files)."""
-    for candidate in (stem, path.stem, "id"):
+    """'<28017>' from the embedding's own name, or from the file's when that is of no use ('*' and 'emb_params' stand in every file)."""
+    for candidate in ("" if stem in _FORMAT_KEYS else stem, path.stem, "id"):
         word = re.sub(r"[^\w-]", "", candidate)
         try:
             return check_trigger(f"<{word}>")
