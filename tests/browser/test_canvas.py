@@ -232,6 +232,79 @@ def test_the_strip_is_found_inside_a_subgraph(page, screenshots):
     assert not ours(page.errors)
 
 
+NOTICE = """
+const apply = app.graph._nodes.find((n) => n.type === 'IDEA_ApplyIDAdapter');
+const box = apply.widgets.find((w) => w.name === 'notice')?.element?.firstChild;
+"""
+SAY = """
+const text = app.graph._nodes.find((n) => n.type === 'CLIPTextEncode' && /anna/i.test(n.widgets[0].value));
+text.widgets[0].value = a[0];
+await app.queuePrompt(0);
+"""
+NODE_STYLE = "await app.extensionManager?.setting?.set?.('Comfy.VueNodes.Enabled', a[0]);"
+EMPTY_THE_QUEUE = """
+await fetch('/queue', { method: 'POST', body: JSON.stringify({ clear: true }) });
+await fetch('/interrupt', { method: 'POST' });
+"""
+LIES_IN_ITS_NODE = NOTICE + """
+const b = box.getBoundingClientRect(), scale = app.canvas.ds.scale, [x, y] = app.canvas.ds.offset;
+const canvas = app.canvas.canvas.getBoundingClientRect();
+const html = document.querySelector(`[data-node-id="${apply.id}"]`)?.getBoundingClientRect();
+const [left, top] = [canvas.left + (apply.pos[0] + x) * scale, canvas.top + (apply.pos[1] + y) * scale];
+const node = html ?? { left, top, right: left + apply.size[0] * scale, bottom: top + apply.size[1] * scale };
+const inside = node.left <= b.left && b.right <= node.right && node.top <= b.top && b.bottom <= node.bottom;
+const seen = [b.top + 8, b.bottom - 8].every((y) => box.contains(document.elementFromPoint(b.left + b.width / 2, y)));
+return inside && seen && b.height >= 40 * scale && box.scrollHeight <= box.clientHeight + 1 && box.scrollWidth <= box.clientWidth + 1;
+"""
+
+
+@pytest.mark.parametrize("style", ("canvas", "html"))
+def test_a_mistake_stands_on_the_node_until_it_is_mended(page, screenshots, style):
+    if style == "html" and not page.run("return Boolean(app.extensionManager?.setting?.settings?.['Comfy.VueNodes.Enabled'])"):
+        pytest.skip("the frontend of this ComfyUI has no nodes of HTML")
+    page.run(NODE_STYLE, style == "html")
+    try:
+        drop(page, DEMO)
+        page.run(NOTICE + """
+        app.canvas.ds.scale = 1;
+        app.canvas.ds.offset = [400 - apply.pos[0], 150 - apply.pos[1]];
+        app.graph.setDirtyCanvas(true, true);
+        """)
+        saved, size = page.run(NOTICE + "return [apply.serialize().widgets_values, [...apply.size]]")
+        page.run(SAY, "a photo of <Anna> and <bob>")
+        page.wait(NOTICE + "return box?.childElementCount === 2")
+        said = page.run(NOTICE + "return box.innerText")
+        page.run(EMPTY_THE_QUEUE)
+        assert "says <Anna>, but the person answers to <anna>. Write <anna>" in said and "says <bob>" in said
+        time.sleep(1)
+        page.screenshot(screenshots / f"a mistake on a node of {style}.png")
+        assert page.run(LIES_IN_ITS_NODE)
+        assert page.run(NOTICE + "return apply.serialize().widgets_values") == saved  # it is not saved
+        page.run(SAY, "a photo of <anna>")
+        page.wait(NOTICE + "return box === undefined")
+        page.run(EMPTY_THE_QUEUE)
+        time.sleep(0.5)
+        page.screenshot(screenshots / f"mended on a node of {style}.png")
+        assert page.run(NOTICE + "return [...apply.size]") == pytest.approx(size, abs=1)
+        assert not ours(page.errors)
+    finally:
+        page.run(NODE_STYLE, False)
+
+
+def test_the_strip_has_room_on_a_node_of_html(page, screenshots):
+    if not page.run("return Boolean(app.extensionManager?.setting?.settings?.['Comfy.VueNodes.Enabled'])"):
+        pytest.skip("the frontend of this ComfyUI has no nodes of HTML")
+    page.run(NODE_STYLE, True)
+    try:
+        drop(page, DEMO)
+        page.run(TELL, {"node": page.run(TRAINER + "return String(trainer.id)"), **MESSAGE})
+        look(page, screenshots, "strip on a node of html", 1.0)
+        assert page.run(STRIP + "return strip.querySelector('svg').clientHeight") >= 60
+        assert cut_or_overlapping(page) == []
+    finally:
+        page.run(NODE_STYLE, False)
+
+
 def test_the_help_page_opens(page, server, screenshots):
     drop(page, DEMO)
     if not page.run("return Boolean(document.querySelector('#vue-app'))"):  # a host of 2024 has no help; the page is served all the same

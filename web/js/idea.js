@@ -12,6 +12,7 @@ const CHART_HEIGHT = 150; // units of the canvas
 const PREVIEW_HEIGHT = 230; // with a picture in it
 const TALLEST_CHART = 320; // on a node that the artist made taller
 const LINE_HEIGHT = 15;
+const MARGIN = 20; // of the host around an element on the canvas, both sides together
 
 const charts = new WeakMap(); // node → LiveChart
 const texts = new WeakMap(); // node → {area, lines}
@@ -56,6 +57,10 @@ function chartOf(node, id) {
   return charts.get(node);
 }
 
+function keepRoom(chart) {
+  chart.atLeast((chart.hasPreview ? PREVIEW_HEIGHT : CHART_HEIGHT) - MARGIN);
+}
+
 /** The wheel zooms and the middle button moves the canvas, as everywhere else on a node. */
 function handOn(element, scrolls = () => false) {
   element.addEventListener("wheel", (event) => {
@@ -75,6 +80,7 @@ function showProgress({ detail }) {
   if (!node) return; // another workflow is on the canvas
   const chart = chartOf(node, detail.node);
   chart.add(detail);
+  keepRoom(chart);
   chart.fit(app.canvas.ds.scale); // hosts that draw nodes as HTML do not call onDrawForeground
   node.setDirtyCanvas(true, false);
 }
@@ -85,6 +91,7 @@ function showPreview({ detail }) {
   const chart = chartOf(node, detail.node);
   const first = !chart.hasPreview;
   chart.preview(detail);
+  keepRoom(chart);
   if (first) growToFit(node);
 }
 
@@ -109,6 +116,7 @@ function hear({ detail }) {
   const node = findNode(detail?.node);
   if (!node || (detail.type && detail.type !== (node.comfyClass ?? node.type))) return; // another workflow is on the canvas
   showNotice(node, detail.text, handOn);
+  app.canvas.bringToFront(node); // it has grown over what lies below it
 }
 
 function showStop({ detail }, why) {

@@ -67,6 +67,7 @@ export class LiveChart {
     const body = block("div", "display:flex;flex:1 1 0;min-height:0;column-gap:6px");
     body.append(drawing, this.picture);
     strip.append(this.labels, this.second, body);
+    this.strip = strip;
     this.element.append(strip);
     this.fit(1);
   }
@@ -119,6 +120,11 @@ export class LiveChart {
     this.labels.style.fontSize = this.second.style.fontSize = `${size}px`;
     this.#showLikeness();
     this.loss.style.display = size > LOSS_UP_TO ? "none" : "";
+  }
+
+  /** Never lower than this, in units of the canvas: hosts that draw nodes as HTML give a widget only the room it takes. */
+  atLeast(height) {
+    this.strip.style.minHeight = `${height}px`;
   }
 
   #forgetPreview() {

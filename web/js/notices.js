@@ -5,6 +5,9 @@ const MARGIN = 20; // of the host around an element on the canvas, both sides to
 const AMBER = "display:flow-root;box-sizing:border-box;padding:5px 8px;border-radius:4px;border-left:4px solid #b36b00;" +
   "background:#f5b942;color:#2a1a00;font:12px/1.35 sans-serif;overflow-wrap:anywhere;text-align:left";
 
+// The node has grown over what lies below it. Hosts that draw nodes as HTML stack them by this property alone.
+const IN_FRONT = "[data-node-id]:has(.idea-notice) { z-index: 1000 !important; }";
+
 const shown = new Map(); // node → {widget, box, sentences, height, before}
 
 /** Say one more sentence on a node; every sentence is said once. */
@@ -31,10 +34,15 @@ export function clearNotices() {
 }
 
 function make(node, prepare) {
+  if (!document.getElementById("idea-notice-style")) {
+    const style = Object.assign(document.createElement("style"), { id: "idea-notice-style", textContent: IN_FRONT });
+    document.head.append(style);
+  }
   // The host sizes the element it is given; one that draws nodes as HTML takes the height of what is in it.
   const element = document.createElement("div");
   const box = document.createElement("div");
   box.style.cssText = AMBER;
+  box.className = "idea-notice";
   box.setAttribute("role", "status");
   element.append(box);
   const height = () => heightOf(box, node.size[0] - MARGIN) + MARGIN;
