@@ -12,8 +12,8 @@ APPLY = ("IDEA_ApplyIDAdapter", "IDEA_ApplyIDAdapterAdvanced")
 ATTENTION_MAP = "IDEA_AttentionMap"  # the one node of ours that reads a prompt with a CLIP
 LOAD, ENHANCE = "IDEA_LoadIdentity", "IDEA_IDEnhancer"
 _STRENGTHS = ("strength", "token_strength", "adapter_strength", "key_value_strength")
-# <anna>; not <lora:name:0.8>, </tag>, <|end|> or <3.
-_BRACKETED = re.compile(r"<[^<>\s:|/=]*[^\W\d_][^<>\s:|/=]*>")
+# <anna>; not <lora:name:0.8>, </tag>, <|end|>, <3 or embedding:<cat-toy>.
+_BRACKETED = re.compile(r"(?<!embedding:)<[^<>\s:|/=]*[^\W\d_][^<>\s:|/=]*>")
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")  # other packs put a text of their own in its place
 _ON_THE_WAY = {"MODEL", "CLIP", "CONDITIONING"}  # a node that gives only these draws nothing yet
 _NAMED_AT_MOST = 3

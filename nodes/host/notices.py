@@ -41,7 +41,7 @@ def notify(node_id: str | None, text: str) -> None:
         return
     _said.add((node_id, text))
     graph = now.graph if now is not None else {}
-    say(node_id, text, graph, getattr(host_server(), "client_id", None))
+    say(node_id, text, graph, getattr(host_server(), "client_id", None), prompt_id)
 
 
 def register_notices() -> None:
@@ -92,16 +92,23 @@ def saved_trigger(name: str) -> str | None:
         return None
 
 
-def say(node_id: str | None, text: str, graph: Mapping[str, Mapping[str, Any]], client: str | None) -> None:
+def say(
+    node_id: str | None,
+    text: str,
+    graph: Mapping[str, Mapping[str, Any]],
+    client: str | None,
+    prompt_id: str | None = None,
+) -> None:
     """Say ``text`` on a node of ``graph`` now, however often it was said.
 
     Args:
         client: the page that queued the graph; None for every open page.
+        prompt_id: of the prompt that ran into it, so that the sentence goes when another one starts.
     """
     logging.warning("ID-EA, node %s: %s" if node_id is not None else "ID-EA: %s%s", node_id or "", text)
     if node_id is not None:
         _told.add(client)
-        _send({"node": node_id, "type": graph.get(node_id, {}).get("class_type"), "text": text}, client)
+        _send({"node": node_id, "type": graph.get(node_id, {}).get("class_type"), "text": text, "prompt_id": prompt_id}, client)
 
 
 def running() -> RunningPrompt | None:

@@ -291,6 +291,28 @@ def test_a_mistake_stands_on_the_node_until_it_is_mended(page, screenshots, styl
         page.run(NODE_STYLE, False)
 
 
+def test_what_a_run_ran_into_goes_when_another_starts(page):
+    drop(page, DEMO)
+    told = page.run("""
+    const { api } = await import("/scripts/api.js");
+    const apply = app.graph._nodes.find((n) => n.type === 'IDEA_ApplyIDAdapter');
+    const say = (kind, detail) => api.dispatchEvent(new CustomEvent(kind, { detail }));
+    const lines = () => [...(apply.widgets.find((w) => w.name === 'notice')?.element.firstChild.children ?? [])].map((line) => line.textContent);
+    const notice = { node: String(apply.id), type: apply.type }, seen = [];
+    say('idea.notice', { ...notice, text: 'of the graph' });
+    say('idea.notice', { ...notice, text: 'of the run', prompt_id: 'one' });
+    say('idea.notice', { ...notice, text: 'of another workflow', type: 'KSampler' });
+    for (const prompt_id of ['one', 'two']) {
+      say('execution_start', { prompt_id });
+      seen.push(lines());
+    }
+    say('idea.notice', { node: null, text: '' });
+    return [...seen, lines()];
+    """)
+    assert told == [["of the graph", "of the run"], ["of the graph"], []]
+    assert not ours(page.errors)
+
+
 def test_the_strip_has_room_on_a_node_of_html(page, screenshots):
     if not page.run("return Boolean(app.extensionManager?.setting?.settings?.['Comfy.VueNodes.Enabled'])"):
         pytest.skip("the frontend of this ComfyUI has no nodes of HTML")

@@ -150,9 +150,16 @@ def test_a_right_graph_hears_nothing(check):
     for text in (
         "a photo of <anna>",
         "(<anna>:1.2)'s dog",
-        "portrait of <anna>, <lora:detail:0.8> I <3 it, <b>bold</b>",
+        "portrait of <anna>, <lora:detail:0.8> I <3 it, <b>bold</b>, embedding:<cat-toy>",
     ):
         assert said(check, drawn(text)[0]) == []
+
+
+def test_faceclip_beside_it_is_no_prompt_of_its_own(check):
+    graph, loader, *_ = drawn()
+    encoder = graph.add("IDEA_FaceCLIPEncode", prompt="a photo of a person", negative_prompt="", faceclip=["77", 0])
+    graph.add("KSampler", model=[loader, 0], positive=[encoder, 0], negative=[encoder, 1], seed=1)
+    assert check.check_graph(graph.prompt, OUTPUTS) == []
 
 
 def test_a_prompt_without_the_person_is_told_which_word_goes_where(check):

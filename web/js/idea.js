@@ -115,7 +115,7 @@ function hear({ detail }) {
   if (detail?.node === null) return clearNotices();
   const node = findNode(detail?.node);
   if (!node || (detail.type && detail.type !== (node.comfyClass ?? node.type))) return; // another workflow is on the canvas
-  showNotice(node, detail.text, handOn);
+  showNotice(node, detail.text, detail.prompt_id, handOn);
   app.canvas.bringToFront(node); // it has grown over what lies below it
 }
 
@@ -156,6 +156,8 @@ app.registerExtension({
     api.addEventListener("idea.progress", showProgress);
     api.addEventListener("idea.preview", showPreview);
     api.addEventListener("idea.notice", hear);
+    // What an earlier prompt ran into may be mended in this one; what its graph told was said when it was queued.
+    api.addEventListener("execution_start", ({ detail }) => clearNotices((prompt) => !prompt || prompt === detail?.prompt_id));
     api.addEventListener("execution_interrupted", (event) => showStop(event, "cancelled"));
     api.addEventListener("execution_error", (event) => showStop(event, "failed"));
   },

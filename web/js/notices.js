@@ -5,32 +5,50 @@ const MARGIN = 20; // of the host around an element on the canvas, both sides to
 const AMBER = "display:flow-root;box-sizing:border-box;padding:5px 8px;border-radius:4px;border-left:4px solid #b36b00;" +
   "background:#f5b942;color:#2a1a00;font:12px/1.35 sans-serif;overflow-wrap:anywhere;text-align:left";
 
+const BETWEEN = "margin-top:5px;padding-top:5px;border-top:1px solid #b36b0080";
 // The node has grown over what lies below it. Hosts that draw nodes as HTML stack them by this property alone.
 const IN_FRONT = "[data-node-id]:has(.idea-notice) { z-index: 1000 !important; }";
 
-const shown = new Map(); // node → {widget, box, sentences, height, before}
+const shown = new Map(); // node → {widget, box, lines, height, before}; lines: sentence → {line, prompt}
 
-/** Say one more sentence on a node; every sentence is said once. */
-export function showNotice(node, text, prepare = () => {}) {
+/**
+ * Say one more sentence on a node; every sentence is said once.
+ * @param {string | null | undefined} prompt the id of the prompt that ran into it; none for what the graph itself told
+ */
+export function showNotice(node, text, prompt, prepare = () => {}) {
   const notice = shown.get(node) ?? make(node, prepare);
-  if (notice.sentences.includes(text)) return;
-  notice.sentences.push(text);
+  const said = notice.lines.get(text);
+  if (said) {
+    said.prompt = prompt;
+    return;
+  }
   const line = document.createElement("div");
   line.textContent = text;
-  if (notice.sentences.length > 1) line.style.cssText = "margin-top:5px;padding-top:5px;border-top:1px solid #b36b0080";
-  notice.box.append(line);
-  growToFit(node);
+  notice.lines.set(text, { line, prompt });
+  draw(node, notice);
 }
 
-/** Take every sentence off the nodes, and give back the room they took. */
-export function clearNotices() {
-  for (const [node, { widget, before, height }] of shown) {
+/** Take every sentence off the nodes, or those that are not to be kept, and give back the room they took. */
+export function clearNotices(keep = () => false) {
+  for (const [node, notice] of shown) {
+    const { lines, widget, before, height } = notice;
+    for (const [text, { prompt }] of lines) if (!keep(prompt)) lines.delete(text);
+    if (lines.size) {
+      draw(node, notice);
+      continue;
+    }
+    shown.delete(node);
     const without = node.size[1] - height(); // with what the artist has added to its size meanwhile
     removePassiveWidget(node, widget);
     node.setSize([node.size[0], Math.max(before, without)]);
     node.setDirtyCanvas(true, true);
   }
-  shown.clear();
+}
+
+function draw(node, { box, lines }) {
+  box.replaceChildren(...[...lines.values()].map(({ line }) => line));
+  [...box.children].forEach((line, i) => (line.style.cssText = i ? BETWEEN : ""));
+  growToFit(node);
 }
 
 function make(node, prepare) {
@@ -46,7 +64,7 @@ function make(node, prepare) {
   box.setAttribute("role", "status");
   element.append(box);
   const height = () => heightOf(box, node.size[0] - MARGIN) + MARGIN;
-  const notice = { box, height, sentences: [], before: node.size[1] };
+  const notice = { box, height, lines: new Map(), before: node.size[1] };
   shown.set(node, notice);
   notice.widget = addPassiveWidget(node, "notice", element, height, { hideOnZoom: false });
   prepare(element);
