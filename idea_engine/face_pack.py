@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Sequence
 
 from .errors import FaceModelError
+from .foreign_text import shown
 
 DOWNLOADABLE = "buffalo_l"  # insightface's own default pack
 DEMO_DETECTION_SIZE = 320  # for the pack of the Portrait World: its faces fill the picture, and its detector was measured at this size
@@ -16,6 +17,8 @@ _UNKNOWN = "unknown licence"
 # For the licence only. insightface publishes these under one set of terms.
 _PUBLISHED_PACKS = ("buffalo_", "antelopev2", "raccoon_")
 _PUBLISHED_RECOGNIZERS = ("w600k_r50", "w600k_mbf", "glintr100")
+MAX_BYTES = 1 << 30  # of one file; the largest recognizer that is published has 261 MB
+_MAX_LISTED = 6  # files in a sentence
 _LICENCE_NAMES = ("license", "licence", "model.license")
 _LICENCE_LENGTH = 300  # characters that are shown and stored in identity files
 
@@ -77,7 +80,10 @@ def onnx_folders(root: Path) -> dict[Path, list[Path]]:
 
 def onnx_task(path: Path) -> str:
     """``detection``, ``recognition``, ``other`` or ``unreadable``, by the rule of insightface's own router: inputs and outputs."""
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError:  # a link to nothing, or deleted just now
+        return "unreadable"
     return _onnx_task(str(path), stat.st_size, stat.st_mtime_ns)
 
 
@@ -87,6 +93,8 @@ def _onnx_task(path: str, size: int, modified: int) -> str:
         import onnx
     except ImportError as error:
         raise FaceModelError(missing_package_sentence("onnx", error)) from error
+    if not 0 < size <= MAX_BYTES:
+        return "unreadable"
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception:  # protobuf's own error class depends on which of its three implementations is installed
@@ -106,12 +114,24 @@ def pack_licence(folder: Path, root: Path, recognizer: Path) -> str:
     """The licence in words: a licence file in the pack wins, then what insightface says of the packs it publishes."""
     for place in (folder, root):
         for path in sorted(place.iterdir()):
-            if path.is_file() and (path.name.lower() in _LICENCE_NAMES or path.stem.lower() in _LICENCE_NAMES):
-                text = " ".join(path.read_text(encoding="utf-8", errors="replace")[: 4 * _LICENCE_LENGTH].split())
+            if path.name.lower() in _LICENCE_NAMES or path.stem.lower() in _LICENCE_NAMES:
+                text = _licence_text(path)
                 if text:
                     return text if len(text) <= _LICENCE_LENGTH else text[:_LICENCE_LENGTH].rsplit(" ", 1)[0] + " …"
     published = any(part.lower().startswith(_PUBLISHED_PACKS) for part in (folder.name, root.name))
     return _NON_COMMERCIAL if published or recognizer.stem.lower() in _PUBLISHED_RECOGNIZERS else _UNKNOWN
+
+
+def _licence_text(path: Path) -> str:
+    """The beginning of a licence file in one harmless line; '' where it cannot be read."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            words = file.read(4 * _LICENCE_LENGTH).split()
+    except OSError:
+        return ""
+    return shown(" ".join(words), 4 * _LICENCE_LENGTH)
 
 
 def missing_package_sentence(package: str, error: Exception) -> str:
@@ -135,8 +155,10 @@ def missing_package_sentence(package: str, error: Exception) -> str:
 
 
 def _missing_sentence(folder: Path, tasks: dict[Path, str], searched: Sequence[Path]) -> str:
-    places = ", ".join(dict.fromkeys(str(place) for place in (*searched, folder)))
-    seen = ", ".join(f"{path.relative_to(folder).as_posix()} ({task})" for path, task in tasks.items()) or "no .onnx file"
+    places = ", ".join(dict.fromkeys(shown(place) for place in (*searched, folder)))
+    listed = [f"{shown(path.relative_to(folder).as_posix(), 60)} ({task})" for path, task in tasks.items()]
+    more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+    seen = ", ".join(listed[:_MAX_LISTED]) + more or "no .onnx file"
     wanted = {
         "detection": "a face detector with landmarks (SCRFD: an .onnx with nine outputs, such as det_10g.onnx)",
         "recognition": "a face recognizer (ArcFace: an .onnx with a 112×112 input, such as w600k_r50.onnx or glintr100.onnx)",

@@ -15,6 +15,7 @@ from .errors import FaceModelError
 from .execution_provider import choose_provider
 from .face_pack import FacePack, missing_package_sentence, open_face_pack
 from .face_search import DetectedFace
+from .foreign_text import shown
 from .types import FACE_EMBEDDING_WIDTH
 
 DETECTION_THRESHOLD = 0.5  # insightface's own
@@ -42,7 +43,7 @@ class InsightFaceEncoder:
             self._detector, self._recognizer = analysis.models["detection"], analysis.models["recognition"]
         except Exception as error:  # onnxruntime and protobuf raise classes of their own
             raise FaceModelError(
-                f"insightface cannot load the face pack in {pack.folder}: {error}. A file of it may be damaged: copy the pack again."
+                f"insightface cannot load the face pack in {pack.folder}: {shown(error)}. A file of it may be damaged: copy the pack again."
             ) from error
         if not getattr(self._detector, "use_kps", False):
             raise FaceModelError(
@@ -55,8 +56,17 @@ class InsightFaceEncoder:
 
     def detect(self, picture: np.ndarray, size: int) -> list[DetectedFace]:
         """(H, W, 3) uint8 RGB → upright faces, in pixels of the picture; it is fitted into size × size first."""
-        boxes, landmarks = self._detector.detect(_bgr(picture), input_size=(size, size))
-        return [DetectedFace(box[:4].astype(np.float32), points.astype(np.float32), float(box[4])) for box, points in zip(boxes, landmarks)]
+        if min(picture.shape[:2]) * size < max(picture.shape[:2]):  # fitted, it would be thinner than a pixel
+            return []
+        try:
+            boxes, landmarks = self._detector.detect(_bgr(picture), input_size=(size, size))
+            found = np.concatenate([boxes[:, :5], landmarks.reshape(-1, 10)], 1).astype(np.float32)
+        except Exception as error:  # numpy's, where outputs come in another order or shape; onnxruntime's own, where memory is short
+            raise FaceModelError(
+                f"The detector {self.pack.detector.name} failed on a picture of {picture.shape[1]}×{picture.shape[0]} pixels ({shown(error, 120)}). Expected an "
+                "SCRFD detector with nine outputs, such as det_10g.onnx. Choose another pack in Load Face Model, or set its provider to CPU."
+            ) from error
+        return [DetectedFace(row[:4], row[5:].reshape(5, 2), float(row[4])) for row in found if np.isfinite(row).all()]
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """F aligned (112, 112, 3) uint8 RGB crops → (F, 512) float32, unit length.
@@ -65,7 +75,12 @@ class InsightFaceEncoder:
             FaceModelError: the recognizer gives vectors of another width, or none.
         """
         # One by one: a recognizer exported for a batch of one is common.
-        rows = np.concatenate([self._recognizer.get_feat(_bgr(crop)).reshape(1, -1) for crop in crops]).astype(np.float32)
+        try:
+            rows = np.concatenate([self._recognizer.get_feat(_bgr(crop)).reshape(1, -1) for crop in crops]).astype(np.float32)
+        except Exception as error:
+            raise FaceModelError(
+                f"The recognizer {self.pack.recognizer.name} failed ({shown(error, 120)}). Choose another pack in Load Face Model, or set its provider to CPU."
+            ) from error
         if rows.shape[1] != FACE_EMBEDDING_WIDTH:
             raise FaceModelError(
                 f"The recognizer {self.pack.recognizer.name} gives {rows.shape[1]} numbers per face, expected {FACE_EMBEDDING_WIDTH}. "

@@ -9,7 +9,7 @@ from typing import Mapping
 from torch import Tensor
 
 from ..errors import FaceCLIPFileError
-from .config import ENCODERS, PUBLISHED, FaceCLIPConfig
+from .config import ENCODERS, PUBLISHED, FaceCLIPConfig, check_sizes
 
 _WIDTH_OF_A_HEAD = 64  # of every published CLIP text tower
 _TABLE, _PLACES = "token_embedding.weight", "face_encoder.pos_embed"
@@ -68,10 +68,13 @@ def _size_of(key: str, shapes: Mapping[str, tuple[int, ...]]) -> FaceCLIPConfig:
         face_classes=size("proj1.weight", 1, published.face_classes), fuser_layers=layers("fuser.encoder.layers", published.fuser_layers),
         fuser_inner=size("fuser.encoder.layers.0.linear1.weight", 0, published.fuser_inner), points=max(1, looks // published.fuser_heads),
     )
+    if min(width, found.face_width, found.fuser_heads) < 1:
+        raise FaceCLIPFileError(f"{key} has {width} channels, and its face tower {found.face_width}. Take a file that was converted from the published one.")
     divided = ((width, found.text_heads), (width, found.fuser_heads), (found.face_width, found.face_heads))
     if any(whole == 0 or whole % heads for whole, heads in divided):
         raise FaceCLIPFileError(
             f"{key} has {width} channels, and its face tower {found.face_width}. Shapes do not tell how many attention heads they make, and the "
             f"usual numbers ({found.text_heads}, {found.fuser_heads} and {found.face_heads}) do not divide them: give the sizes in configs."
         )
+    check_sizes({key: found})
     return found

@@ -259,6 +259,43 @@ class TestPack:
         with pytest.raises(FaceModelError, match="unreadable"):
             open_face_pack(folder)
 
+    def test_links_to_nothing_and_empty_files_are_unreadable(self, pack, tmp_path):
+        folder = self.folder(pack, tmp_path / "linked", "detector.onnx")
+        (folder / "b.onnx").symlink_to(tmp_path / "nowhere.onnx")
+        (folder / "c.onnx").symlink_to(folder / "c.onnx")
+        (folder / "d.onnx").write_bytes(b"")
+        with pytest.raises(FaceModelError, match="b.onnx .unreadable., c.onnx .unreadable., d.onnx .unreadable."):
+            open_face_pack(folder)
+        (folder / "LICENSE").symlink_to(tmp_path / "nowhere")
+        shutil.copy(pack / "recognizer.onnx", folder / "e.onnx")
+        assert open_face_pack(folder).licence == "unknown licence"
+
+    @pytest.mark.parametrize("order", [[8, 7, 6, 5, 4, 3, 2, 1, 0], [3, 4, 5, 0, 1, 2, 6, 7, 8], [6, 7, 8, 3, 4, 5, 0, 1, 2]])
+    def test_a_detector_whose_outputs_come_in_another_order_is_named(self, pack, tmp_path, order):
+        import onnx
+
+        folder = self.folder(pack, tmp_path / "permuted", "recognizer.onnx")
+        model = onnx.load(pack / "detector.onnx")
+        outputs = [type(model.graph.output[0]).FromString(model.graph.output[number].SerializeToString()) for number in order]
+        del model.graph.output[:]
+        model.graph.output.extend(outputs)
+        onnx.save(model, folder / "detector.onnx")
+        encoder = load_face_model(folder, "CPU", 320)
+        with pytest.raises((FaceModelError, FaceNotFoundError), match="detector.onnx failed on a picture|No face was found"):
+            embed_faces(encoder, [drawn_face(0)[0]])
+
+    @pytest.mark.parametrize("ratio", [71, 400])
+    def test_a_picture_as_thin_as_a_ribbon_has_no_face(self, pack, ratio):
+        encoder = load_face_model(pack, "CPU", 320)
+        for shape in ((16, 16 * ratio, 3), (16 * ratio, 16, 3)):
+            with pytest.raises(FaceNotFoundError):
+                embed_faces(encoder, [torch.rand(*shape)])
+
+    def test_a_licence_is_one_harmless_line(self, pack, tmp_path):
+        folder = self.folder(pack, tmp_path / "mine", "detector.onnx", "recognizer.onnx")
+        (folder / "LICENSE").write_bytes("Free\x1b[2J\n\u202e".encode() + b"\xff" + b"x" * 5_000_000)
+        assert "\x1b" not in open_face_pack(folder).licence and len(open_face_pack(folder).licence) < 330
+
     def test_a_licence_file_wins_over_a_known_name(self, pack, tmp_path):
         folder = self.folder(pack, tmp_path / "buffalo_l", "detector.onnx", "recognizer.onnx")
         assert "non-commercial" in open_face_pack(folder).licence

@@ -1,4 +1,5 @@
 """FaceCLIP files: what is read from them, what is refused, and how they are converted."""
+import json
 import logging
 import os
 import re
@@ -6,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,3 +246,56 @@ def test_every_key_in_question_is_on_the_error_and_in_the_log(encoder, caplog):
         FaceCLIPEncoder.from_state_dict(state, configs=tiny_configs())
     assert len(gone) > 100 and set(error.value.missing) == set(gone) and all(key in caplog.text for key in gone)
     assert len(str(error.value)) < 1000 and f"and {len(gone) - 8} more" in str(error.value)
+
+
+@pytest.mark.parametrize("change", [
+    {"text_layers": 1_000_000}, {"face_layers": 0}, {"text_width": 0}, {"text_heads": 0}, {"fuser_heads": 7}, {"patch": 0}, {"points": 0}, {"face_side": 3},
+    {"vocabulary": 1 << 40}, {"text_width": -64}, {"activation": "exec"}, {"prefix": "x" * 5000}, {"text_layers": "9" * 9000}, {"depth": 3},
+], ids=lambda change: "{}={}".format(*[str(part)[:12] for item in change.items() for part in item]))
+def test_an_encoder_that_cannot_be_is_refused_at_once(change):
+    """A header of a million layers took minutes, one without width divided by zero."""
+    described = json.loads(to_json(tiny_configs()))
+    described["face_clip_l"].update(change)
+    with pytest.raises(FaceCLIPFileError) as error:
+        from_json(json.dumps(described))
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 9000, '{"face_clip_l": []}', "[]", "null", '{"\\u001b[2J": {}}'])
+def test_a_hostile_description_is_answered_with_a_sentence(text):
+    with pytest.raises(FaceCLIPFileError) as error:
+        from_json(text)
+    assert len(str(error.value)) < 400 and "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize("key, shape", [
+    ("face_clip_l.token_embedding.weight", (49408, 0)), ("face_clip_l.face_encoder.pos_embed", (1, 0, 0)), ("face_clip_l.transformer.resblocks.999.x", (1,)),
+    ("face_clip_l.face_encoder.patch_embed.proj.weight", (0, 0, 0, 0)), ("face_clip_l.face_encoder.pos_embed", (1, 10**12, 64)),
+    ("face_clip_l.fuser.encoder.layers.0.self_attn.attention_weights.weight", (10**9, 1)), (7, (1,)),
+])
+def test_shapes_that_no_encoder_has_are_refused_at_once(key, shape):
+    state = {key: value for key, value in shapes_only(tiny_configs()).items() if key.startswith("face_clip_l")}
+    state[key] = torch.empty(shape, device="meta")
+    with pytest.raises(FaceCLIPFileError):
+        checked(state)
+
+
+def test_what_a_checkpoint_claims_is_held_against_what_it_has(tmp_path):
+    torch.save({"model.face_clip_l.token_embedding.weight": torch.zeros(1).expand(1 << 20, 8192)}, tmp_path / "a.pt")
+    with pytest.raises(FaceCLIPFileError, match="claim 34360 MB"):
+        read(tmp_path / "a.pt")
+    torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "a.pt")
+    with pytest.raises(FaceCLIPFileError, match="a.pt cannot be read"):
+        read(tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(50 << 20))
+    with pytest.raises(FaceCLIPFileError, match="unpacks to"):
+        read(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"PK\x03\x04", b"\0" * 8, b"<!doctype html>"])
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_a_broken_download_is_named(tmp_path, content, ending):
+    (tmp_path / f"a{ending}").write_bytes(content)
+    with pytest.raises(FaceCLIPFileError, match="cannot be read.*it is empty, truncated or of another kind"):
+        read(tmp_path / f"a{ending}")
