@@ -193,7 +193,8 @@ class _Check:
         found = {}
         for id in self.wiring.graph:
             clips = self.wiring.sources(id, "CLIP")
-            if not clips or (self.wiring.is_ours(id) and self.wiring.kind(id) != ATTENTION_MAP):
+            saves = self.wiring.kind(id) in self.wiring.types and not self.wiring.outputs(id)  # its text is a file's name
+            if not clips or saves or (self.wiring.is_ours(id) and self.wiring.kind(id) != ATTENTION_MAP):
                 continue
             said, plain, certain = self._read(id)
             if id in self.wiring.takes_text or said or not certain:

@@ -23,6 +23,7 @@ TYPES = {
     "EmptyLatentImage": ("LATENT",),
     "VAEDecode": ("IMAGE",),
     "SaveImage": (),
+    "CheckpointSave": (),
     "AnySwitch": ("*",),
     "ToPipe": ("PIPE",),
     "FromPipe": ("MODEL", "CLIP", "VAE"),
@@ -290,6 +291,15 @@ def test_a_clip_that_leads_nowhere_is_told(check):
     graph.sampler(loader, graph.text(loader, "a photo of a woman"))
     [(node, text)] = said(check, graph)
     assert node == apply and text.startswith("No text node reads with this node's clip")
+
+
+def test_a_checkpoint_that_is_only_saved_has_no_prompt(check):
+    graph = Graph()
+    loader = graph.checkpoint()
+    apply = graph.apply(loader)
+    graph.add("CheckpointSave", model=[apply, 0], clip=[apply, 1], filename_prefix="checkpoints/anna")
+    graph.sampler(loader, graph.text(loader, "a photo of a house"))
+    assert said(check, graph) == []
 
 
 def test_an_empty_prompt_counts_as_one_to_write_into(check):
