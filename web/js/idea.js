@@ -137,6 +137,7 @@ function showText(node, text) {
   const shown = texts.get(node);
   shown.area.value = text;
   shown.lines = Math.min(8, Math.max(2, text.split("\n").length));
+  shown.area.rows = shown.lines; // for hosts that draw nodes as HTML
   growToFit(node);
 }
 
