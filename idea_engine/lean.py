@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
+# ComfyUI's: patches applied at use, those of dynamic models, and a weight that is kept elsewhere
+_BESIDE = ("weight_function", "weight_lowvram_function", "_v")
 _SOURCE = "_idea_source"  # on a normalisation's output: what it was made from, and how to make it again
 
 
@@ -102,9 +104,13 @@ def _passes(x: Tensor) -> bool:
 
 
 def _understood(module: nn.Conv2d) -> bool:
-    """Whether the layer computes with ``weight`` as it stands there, at most in another precision; hosts may have patches beside it."""
+    """Whether the layer computes with ``weight`` as it stands there, at most in another precision.
+
+    Hosts may have patches, or the true weight, beside it.
+    """
     weight = module.weight
-    return not weight.requires_grad and weight.dtype in _PLAIN and not getattr(module, "weight_function", None)
+    beside = any(getattr(module, name, None) for name in _BESIDE)
+    return not weight.requires_grad and weight.dtype in _PLAIN and not beside
 
 
 class _Convolution(torch.autograd.Function):

@@ -64,10 +64,13 @@ _anchors: dict = {}  # (text encoder, names) → anchor; a few kilobytes each
 
 
 def _anchor(backend, names: list[str]):
+    from contextlib import closing
+
     from ..idea_engine.anchors import compute_anchor
 
     key = (backend.text_hash, backend.clip.layer_idx, tuple(names))
     if key not in _anchors:
-        backend.load()
-        _anchors[key] = compute_anchor(backend, names)
+        with closing(backend):
+            backend.load()
+            _anchors[key] = compute_anchor(backend, names)
     return _anchors[key]

@@ -56,14 +56,13 @@ def training_key(backend, enhanced, photos, config, masks=None) -> str:
     """Names the training by everything its result depends on; the trigger is only a name."""
     from dataclasses import replace
 
-    from ..idea_engine.fingerprint import content_key, fingerprint
+    from ..idea_engine.fingerprint import content_key
 
     anchors = [enhanced.anchor.rows[name] for name in backend.family.encoders]
     settings = replace(config, trigger="")
-    vae = fingerprint(backend.vae.first_stage_model.state_dict().items())
     return content_key(
-        "training 2", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx, vae,
-        enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()),
+        "training 2", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx,
+        backend.vae_hash(), enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()),
     )
 
 
@@ -74,6 +73,8 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
         key: of :func:`training_key`, made longer by whatever else the result depends on.
         build: what makes the module that is trained, see :func:`idea_engine.train.train`; None for the recipe's own.
     """
+    from contextlib import closing
+
     from ..idea_engine.checkpoint import Checkpoint
     from ..idea_engine.fingerprint import content_key
     from ..idea_engine.methods import build as build_module
@@ -91,7 +92,7 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
     if identity is not None:
         return identity, f"taken from an earlier training of the same inputs{unseen}"
     judge = None if face_model is None else _judge(face_model, photos)
-    with TrainingProgress(node_id, steps, backend.model.model.latent_format) as progress:
+    with closing(backend), TrainingProgress(node_id, steps, backend.model.model.latent_format) as progress:
         identity, report = train(
             backend, enhanced, list(photos), config, masks=masks, on_step=progress, previews=progress.previews(every, judge),
             checkpoint=Checkpoint(training_cache() / f"{key}.partial"), stop=progress.stopping, build=build or build_module,

@@ -1,7 +1,8 @@
 """The Portrait World inside ComfyUI: real MODEL, CLIP and VAE objects from the shipped weights.
 
 The one module of this package that knows a host. Host modules are imported inside the functions, so importing this file
-needs no ComfyUI. Works on the June 2024 pip host and on v0.3.41 and later.
+needs no ComfyUI. Works on the June 2024 pip host and on v0.3.41 and later. Like the host's own loaders, each says how
+it can be called again: where the host manages memory dynamically it asks for a model that is not (``disable_dynamic``).
 """
 from __future__ import annotations
 
@@ -12,10 +13,9 @@ from .denoiser import HOST_CONFIG, HOST_EXTRA_CONFIG, host_state_dict
 from .text_encoder import CONFIG
 
 
-def load_model():
+def load_model(disable_dynamic: bool = False):
     """A ModelPatcher around the host's own UNetModel: what MODEL sockets carry."""
     import comfy.model_management as management
-    import comfy.model_patcher
     import comfy.supported_models
 
     class PortraitWorld(comfy.supported_models.SD15):
@@ -28,13 +28,17 @@ def load_model():
         config.set_inference_dtype(dtype, None)
     offload = management.unet_offload_device()
     model = config.get_model({}, "", device=offload)
+    patcher = _patcher(disable_dynamic)(model, load_device=management.get_torch_device(), offload_device=offload)
     weights = host_state_dict(assets.denoiser_state())
     prefix = "model.diffusion_model."
-    model.load_model_weights({prefix + key: value for key, value in weights.items()}, prefix)
-    return comfy.model_patcher.ModelPatcher(model, load_device=management.get_torch_device(), offload_device=offload)
+    dynamic = getattr(patcher, "is_dynamic", bool)()
+    assign = {"assign": True} if dynamic else {}  # a dynamic model keeps the file's own tensors
+    model.load_model_weights({prefix + key: value for key, value in weights.items()}, prefix, **assign)
+    patcher.cached_patcher_init = (load_model, ())
+    return patcher
 
 
-def load_clip():
+def load_clip(disable_dynamic: bool = False):
     """The host's CLIP object with its own SD1 tokenizer around our text transformer."""
     import comfy.sd
     import comfy.sd1_clip
@@ -60,15 +64,16 @@ def load_clip():
 
     target = comfy.supported_models_base.ClipTarget(PortraitSD1Tokenizer, PortraitSD1ClipModel)
     with torch.no_grad():  # June 2024 fills a parameter in place while it builds
-        clip = comfy.sd.CLIP(target, embedding_directory=folder_paths.get_folder_paths("embeddings"))
+        asked = {"disable_dynamic": True} if disable_dynamic else {}  # which only hosts ask that know it
+        clip = comfy.sd.CLIP(target, embedding_directory=folder_paths.get_folder_paths("embeddings"), **asked)
     clip.load_sd(assets.text_encoder_state())
+    clip.patcher.cached_patcher_init = (_clip_patcher, ())
     return clip
 
 
-def load_vae():
+def load_vae(disable_dynamic: bool = False):
     """The host's VAE object, ours inside. It is built on a TAESD, so that the host fills every attribute it knows of."""
     import comfy.model_management as management
-    import comfy.model_patcher
     import comfy.sd
     import comfy.taesd.taesd
 
@@ -79,5 +84,23 @@ def load_vae():
     model.load_state_dict(assets.state("autoencoder"))
     model = model.train(False).requires_grad_(False).to(vae.vae_dtype)
     vae.first_stage_model = model
-    vae.patcher = comfy.model_patcher.ModelPatcher(model, load_device=vae.device, offload_device=management.vae_offload_device())
+    offload = management.vae_offload_device()
+    vae.patcher = _patcher(disable_dynamic)(model, load_device=vae.device, offload_device=offload)
+    vae.patcher.cached_patcher_init = (_vae_patcher, ())
     return vae
+
+
+def _clip_patcher(disable_dynamic: bool = False):
+    return load_clip(disable_dynamic).patcher
+
+
+def _vae_patcher(disable_dynamic: bool = False):
+    return load_vae(disable_dynamic).patcher
+
+
+def _patcher(disable_dynamic: bool):
+    """The class of patcher that this host's own loaders use."""
+    import comfy.model_patcher
+
+    plain = comfy.model_patcher.ModelPatcher
+    return plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)

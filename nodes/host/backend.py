@@ -16,22 +16,49 @@ from ...idea_engine.lean import lean
 from ...idea_engine.types import Identity, IdentityMetadata
 from .family import SUPPORTED, check_model, clip_encoders, clip_family, cross_attention_blocks, cross_attention_scales
 from .frozen import borrowed, checkpointed, mutates_saved_tensors
+from .plain_weights import check_can_be_plain, give_back, lasting_casts, own_weights, plain, plain_clip
 from .prompt_tokens import find_places, with_identity
 
 _SLOT = "<idea-slot>"  # stands for the pseudo-tokens while a template is tokenized
 
 
 class TextBackend:
-    """The text half, all that the anchor needs: implements the text calls of :class:`~idea_engine.backends.base.DiffusionBackend`."""
+    """The text half, all that the anchor needs.
+
+    It implements the text calls of :class:`~idea_engine.backends.base.DiffusionBackend`.
+
+    Attributes:
+        clip: what is connected. Its weights may be hidden (:mod:`.plain_weights`); what computes is :attr:`text`.
+    """
 
     def __init__(self, clip):
+        """Raises: UnsupportedModelError: see :mod:`.family` and :mod:`.plain_weights`."""
         self.clip = clip
         self.family = clip_family(clip)
-        self.encoders = clip_encoders(clip)
+        check_can_be_plain(clip.patcher, "CLIP")
         self.text_hash = fingerprint(self._weights())
+        self._text = None
+
+    @property
+    def text(self):
+        """The CLIP whose weights lie open: :attr:`clip` itself, or a twin of it that is kept until :meth:`close`."""
+        if self._text is None:
+            self._text = plain_clip(self.clip)
+        return self._text
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """Encoder key → the host's ``SDClipModel`` of it, with open weights."""
+        return clip_encoders(self.text)
+
+    def close(self) -> None:
+        """Give back what was made to open the weights."""
+        if self._text is not None and self._text is not self.clip:
+            give_back(self._text.patcher)
+        self._text = None
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        for key, encoder in self.encoders.items():
+        for key, encoder in clip_encoders(self.clip).items():
             for name, tensor in own_weights(self.clip.patcher, encoder.transformer, f"{key}.transformer"):
                 # Only SDXL reads the projection; where a checkpoint has none the host leaves it uninitialised, new with every load.
                 if key == "clip_g" or not name.startswith("text_projection"):
@@ -46,7 +73,7 @@ class TextBackend:
 
     def load(self) -> None:
         """Let the host bring the text encoder to its device."""
-        self.clip.load_model()
+        self.text.load_model()
 
     def word_ids(self, text: str) -> list[int]:
         return word_ids(self.clip, text)
@@ -78,7 +105,7 @@ class TextBackend:
         return torch.nn.functional.embedding(ids.to(table.device), table).float().to(self.device)
 
     def encode_text(self, inputs: Mapping[str, Tensor], ends: Sequence[int]) -> TextCondition:
-        holder = self.clip.cond_stage_model
+        holder = self.text.cond_stage_model
         holder.reset_clip_options()
         if self.clip.layer_idx is not None:
             holder.set_clip_options({"layer": self.clip.layer_idx})
@@ -129,26 +156,52 @@ class ComfyBackend(TextBackend):
         """Raises: UnsupportedModelError, FamilyMismatchError: see :mod:`.family`."""
         super().__init__(clip)
         self.model, self.vae = model, vae
-        self.unet = check_model(model, self.family)
+        connected = check_model(model, self.family)
+        check_can_be_plain(model, "MODEL")
+        self._denoiser = None
         self.prediction = model.model.model_type.name
-        channels = self.unet.input_blocks[0][0].weight.shape[1]
+        channels = connected.input_blocks[0][0].weight.shape[1]
         if self.prediction not in ("EPS", "V_PREDICTION") or channels != 4:
             raise UnsupportedModelError(
                 f"The MODEL predicts {self.prediction} from {channels} latent channels; training supports {SUPPORTED} with 4 channels "
                 "(no inpainting or depth checkpoints). Train on the family's base checkpoint; the identity then works with the others."
             )
-        self.numbers = {key: i for i, key in enumerate(cross_attention_blocks(self.unet))}
-        self.block_widths = tuple(block.attn2.to_k.weight.shape[0] for _, block in cross_attention_blocks(self.unet).values())
-        self.block_scales = cross_attention_scales(self.unet)
+        blocks = cross_attention_blocks(connected)
+        self.numbers = {key: i for i, key in enumerate(blocks)}
+        self.block_widths = tuple(block.attn2.to_k.weight.shape[0] for _, block in blocks.values())
+        self.block_scales = cross_attention_scales(connected)
         self.encoder_blocks = sum(stage == "input" for stage, *_ in self.numbers)
         self._mutates: bool | None = None
+
+    @property
+    def denoiser(self):
+        """The MODEL whose weights lie open: :attr:`model` itself, or a twin of it that is kept until :meth:`close`."""
+        if self._denoiser is None:
+            self._denoiser = plain(self.model, "MODEL")
+        return self._denoiser
+
+    @property
+    def unet(self) -> nn.Module:
+        """The UNet with open weights."""
+        return self.denoiser.model.diffusion_model
+
+    def close(self) -> None:
+        if self._denoiser is not None and self._denoiser is not self.model:
+            give_back(self._denoiser)
+        self._denoiser = None
+        super().close()
+
+    def vae_hash(self) -> str:
+        """Content hash of the VAE."""
+        return fingerprint(own_weights(self.vae.patcher, self.vae.first_stage_model))
 
     def model_hash(self) -> str:
         """Content hash of the UNet with its patches and noise schedule: what a training result depends on besides the text encoder."""
         patched = (pair for name, patches in self.model.patches.items() for pair in patch_tensors(name, patches))
         sampling = self.model.get_model_object("model_sampling")  # another one where ModelSamplingDiscrete is connected
         schedule = (f"sampling {' '.join(kind.__name__ for kind in type(sampling).__mro__)}", sampling.sigmas)
-        return fingerprint([*own_weights(self.model, self.unet, "diffusion_model"), *patched, schedule])
+        weights = own_weights(self.model, self.model.model.diffusion_model, "diffusion_model")
+        return fingerprint([*weights, *patched, schedule])
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +215,7 @@ class ComfyBackend(TextBackend):
         import comfy.model_management as management
 
         with torch.inference_mode():  # as the host itself loads; its weights stay inference tensors
-            management.load_models_gpu([self.model, self.clip.patcher])
+            management.load_models_gpu([self.denoiser, self.text.patcher])
 
     def token_rows(self, encoder: str, ids: Tensor) -> Tensor:
         return super().token_rows(encoder, ids).to(self.device)
@@ -183,7 +236,7 @@ class ComfyBackend(TextBackend):
         return pixels.clamp(0.0, 1.0)  # made outside of inference mode, so an ordinary tensor
 
     def predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: TextCondition, edit: CrossAttentionEdit) -> Prediction:
-        base = self.model.model
+        base = self.denoiser.model
         sigma = base.model_sampling.sigma(timesteps).to(latents)
         wide = sigma.view(-1, 1, 1, 1)
         noisy = latents + wide * noise
@@ -238,7 +291,8 @@ class ComfyBackend(TextBackend):
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(borrowed(self.model.model, self.clip.cond_stage_model))
+            stack.enter_context(lasting_casts())
+            stack.enter_context(borrowed(self.denoiser.model, self.text.cond_stage_model))
             stack.enter_context(lean(self.unet))
             blocks = [block for _, block in cross_attention_blocks(self.unet).values()]
             if self._mutates is None:
@@ -271,13 +325,6 @@ def word_ids(clip, text: str) -> list[int]:
     """Byte-pair token ids of plain text, without begin or end marks."""
     inner = getattr(clip.tokenizer, next(iter(clip_encoders(clip))))
     return list(inner.tokenizer(text)["input_ids"])[1:-1]  # CLIP's tokenizers always add one of each
-
-
-def own_weights(patcher, module: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
-    """The weights of the module at ``path`` without the patches that the host writes into them while they are loaded; it keeps the originals aside."""
-    for name, tensor in module.state_dict().items():
-        kept = patcher.backup.get(f"{path}.{name}")
-        yield name, tensor if kept is None else getattr(kept, "weight", kept)
 
 
 def patch_tensors(name: str, patches: Sequence) -> Iterator[tuple[str, Tensor]]:

@@ -119,6 +119,22 @@ def test_layers_that_somebody_else_has_changed_or_that_learn_are_left_alone():
     assert [name for name, module in network.named_modules() if "forward" in module.__dict__] == ["layers.1"]
 
 
+@pytest.mark.parametrize("beside", ["weight_function", "weight_lowvram_function", "_v"])
+def test_a_convolution_whose_weight_is_not_the_one_it_computes_with_is_left_alone(beside):
+    """ComfyUI mixes LoRAs in while a layer runs, or keeps the weight elsewhere."""
+
+    class Patched(nn.Conv2d):
+        def forward(self, x):
+            return self._conv_forward(x, self.weight + 1.0, self.bias)
+
+    torch.manual_seed(0)
+    network, x = nn.Sequential(Patched(8, 4, 3)).requires_grad_(False), torch.randn(1, 8, 6, 6)
+    plain = gradient_of(network, x)[1]
+    setattr(network[0], beside, [lambda weight: weight + 1.0])
+    with lean(network):
+        assert torch.equal(gradient_of(network, x)[1], plain)
+
+
 def test_nothing_stays_after_an_error():
     network = Stack()
     with pytest.raises(RuntimeError, match="halt"), lean(network):
