@@ -3,19 +3,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Callable, Mapping, Sequence
 
-from .graph_wiring import NO_TEXT, Graph, Socket, Types, Wiring, text_title
+from .graph_prompts import BRACKETED, Prompts, Sampler, Text, mentions, mentions_in
+from .graph_wiring import Graph, Socket, Types, Wiring, text_title
+
+__all__ = ["APPLY", "Notice", "check_graph", "mentions", "mentions_in", "text_title"]
 
 APPLY = ("IDEA_ApplyIDAdapter", "IDEA_ApplyIDAdapterAdvanced")
-ATTENTION_MAP = "IDEA_AttentionMap"  # the one node of ours that reads a prompt with a CLIP
 LOAD, ENHANCE = "IDEA_LoadIdentity", "IDEA_IDEnhancer"
 _STRENGTHS = ("strength", "token_strength", "adapter_strength", "key_value_strength")
-# <anna>; not <lora:name:0.8>, </tag>, <|end|>, <3 or embedding:<cat-toy>.
-_BRACKETED = re.compile(r"(?<!embedding:)<[^<>\s:|/=]*[^\W\d_][^<>\s:|/=]*>")
-_WILDCARD = re.compile(r"__[^\s_][^\s]*?__")  # other packs put a text of their own in its place
-_ON_THE_WAY = {"MODEL", "CLIP", "CONDITIONING"}  # a node that gives only these draws nothing yet
 _NAMED_AT_MOST = 3
 
 
@@ -25,35 +23,6 @@ class Notice:
 
     node_id: str
     text: str
-
-
-def mentions_in(graph: Graph, node_id: str, trigger: str, types: Types | None = None) -> list[str]:
-    """Ids of the text nodes before ``node_id``, along whatever links, that mention ``trigger``, in the graph's order.
-
-    Args:
-        types: with them a node that only hands a text on (a string primitive) stands for the text nodes that read it.
-    """
-    wiring = Wiring(graph, types or {})
-    before = wiring.before([node_id])
-    todo = [id for id in before if not wiring.is_ours(id) and mentions(wiring.strings[id], trigger)]
-    seen, found = set(), set()
-    while todo:
-        one = todo.pop()
-        if one in seen:
-            continue
-        seen.add(one)
-        readers = [id for id in wiring.readers[one] if id in before]
-        if readers and set(wiring.outputs(one)) == {"STRING"}:
-            todo += readers
-        elif one != node_id:
-            found.add(one)
-    return [id for id in graph if id in found]
-
-
-def mentions(texts: Iterable[str], trigger: str) -> bool:
-    """Whether one of the texts has the trigger, as a prompt would be read."""
-    pattern = _pattern(trigger)
-    return any(pattern.search(text) for text in texts)
 
 
 def check_graph(
@@ -71,13 +40,6 @@ def check_graph(
         return []
     check = _Check(wiring, people)
     return [Notice(id, text) for id in people if not _is_off(graph[id]) for text in check.of(id)]
-
-
-@lru_cache(maxsize=64)
-def _pattern(trigger: str) -> re.Pattern[str]:
-    from ..idea_engine.tokens import trigger_pattern
-
-    return trigger_pattern([trigger])
 
 
 @dataclass(frozen=True)
@@ -133,155 +95,51 @@ def _is_off(node: Mapping[str, Any]) -> bool:
     return (bool(strengths) and all(value == 0 for value in strengths)) or (numbers and start >= end)
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A node that reads text with a CLIP.
-
-    Attributes: said: every text that reaches it; plain: those that arrive as they were typed; certain: whether that
-    is all; clip: the way its CLIP has come; people: the Apply nodes on it, the nearest first.
-    """
-
-    id: str
-    said: tuple[str, ...]
-    plain: tuple[str, ...]
-    certain: bool
-    clip: Mapping[Socket, None]
-    people: tuple[str, ...]
-
-    @property
-    def clip_from(self) -> str:
-        return next(iter(self.clip))[0]
-
-
-@dataclass(frozen=True)
-class _Sampler:
-    """A node that draws with a MODEL and conditionings.
-
-    Attributes: model: the way the MODEL has come; people: the Apply nodes on it; texts: input → text nodes behind it.
-    """
-
-    id: str
-    model: Mapping[Socket, None]
-    people: tuple[str, ...]
-    texts: Mapping[str, frozenset[str]]
-
-    @property
-    def model_from(self) -> str:
-        return next(iter(self.model))[0]
-
-    @cached_property
-    def all_texts(self) -> frozenset[str]:
-        return frozenset().union(*self.texts.values())
-
-
 class _Check:
     """The questions about one graph; ``people``: Apply node → trigger."""
 
     def __init__(self, wiring: Wiring, people: Mapping[str, _Trigger]):
         self.wiring, self.people = wiring, people
-        self._found: dict[tuple[str, str], bool] = {}
-
-    def _says(self, text: _Text, trigger: str) -> bool:
-        """Whether a text mentions somebody; asked for every person about every text, so the answers are kept."""
-        key = (text.id, trigger)
-        if key not in self._found:
-            self._found[key] = mentions(text.said, trigger)
-        return self._found[key]
-
-    @cached_property
-    def texts(self) -> dict[str, _Text]:
-        found = {}
-        for id in self.wiring.graph:
-            clips = self.wiring.sources(id, "CLIP")
-            saves = self.wiring.kind(id) in self.wiring.types and not self.wiring.outputs(id)  # its text is a file's name
-            if not clips or saves or (self.wiring.is_ours(id) and self.wiring.kind(id) != ATTENTION_MAP):
-                continue
-            said, plain, certain = self._read(id)
-            if id in self.wiring.takes_text or said or not certain:
-                way = self.wiring.way(clips, "CLIP")
-                found[id] = _Text(id, said, plain, certain, way, self._people_on(way))
-        return found
-
-    def _read(self, id: str) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-        """Every text that reaches a node, those that arrive as they were typed, and whether that is all."""
-        own = self.wiring.strings[id]
-        said, plain, certain = list(own), list(own), not any(map(_WILDCARD.search, own))
-        for socket in self.wiring.links[id].values():
-            source, kinds = socket[0], self.wiring.kinds(socket)
-            if (kinds and kinds <= NO_TEXT) or (self.wiring.is_ours(source) and "STRING" not in kinds):
-                continue
-            typed = self.wiring.strings[source]
-            if len(self.wiring.inputs(source)) == 1 and typed:  # a primitive
-                said, plain, certain = said + typed, plain + typed, certain and not any(map(_WILDCARD.search, typed))
-                continue
-            certain = False  # what a node makes of its texts is known when it has run
-            for before in self.wiring.before([source]):
-                if not self.wiring.is_ours(before):
-                    said += self.wiring.strings[before]
-        return tuple(said), tuple(plain), certain
-
-    @cached_property
-    def samplers(self) -> list[_Sampler]:
-        found = []
-        for id in self.wiring.graph:
-            models = self.wiring.sources(id, "MODEL")
-            if not models or self.wiring.is_ours(id) or not set(self.wiring.outputs(id)) - _ON_THE_WAY:
-                continue
-            texts = {}
-            for name, socket in self.wiring.links[id].items():
-                if "CONDITIONING" in self.wiring.kinds(socket):
-                    texts[name] = frozenset(
-                        node for node, _ in self.wiring.way([socket], "CONDITIONING") if node in self.texts
-                    )
-            if texts:
-                way = self.wiring.way(models, "MODEL")
-                found.append(_Sampler(id, way, self._people_on(way), texts))
-        return found
-
-    def _people_on(self, way: Iterable[Socket]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(node for node, _ in way if node in self.people))
+        self.prompts = Prompts(wiring, people)
 
     def of(self, apply: str) -> list[str]:
         """The sentences about one Apply node, each mistake once."""
         trigger = self.people[apply].word
         if not self._is_drawn(apply):
             return []
-        behind = [text for text in self.texts.values() if apply in text.people]
+        behind = [text for text in self.prompts.texts.values() if apply in text.people]
         if trigger is None:
             return self._of_unknown(apply, behind)
-        mentioned = [text for text in behind if self._says(text, trigger)]
+        mentioned = [text for text in behind if self.prompts.says(text, trigger)]
         astray = self._astray(apply, trigger, bool(mentioned))
-        found = [self._on_another_clip(apply, text, trigger) for text in astray]
+        found = self._on_another_clip(apply, astray, trigger)
         strange = self.strange[apply]
         if not mentioned and not astray and not strange:
             found += self._not_mentioned(apply, trigger, behind)
         found += strange
-        found += [
-            self._on_another_model(sampler, trigger) for sampler in self._without_model(apply, trigger, mentioned)
-        ]
-        return found
+        return found + self._on_another_model(self._without_model(apply, trigger, mentioned), trigger)
 
     def _is_drawn(self, apply: str) -> bool:
         """Whether a sampler has the MODEL that goes into this node, or comes out of it."""
         given = self._given(apply, "MODEL")
-        return any(apply in sampler.people or not given.isdisjoint(sampler.model) for sampler in self.samplers)
+        return any(apply in sampler.people or not given.isdisjoint(sampler.model) for sampler in self.prompts.samplers)
 
     def _given(self, apply: str, kind: str) -> frozenset[Socket]:
         """The way that the MODEL or CLIP of an Apply node has come."""
         return frozenset(self.wiring.way(self.wiring.sources(apply, kind), kind))
 
-    def _astray(self, apply: str, trigger: str, mentioned: bool) -> list[_Text]:
+    def _astray(self, apply: str, trigger: str, mentioned: bool) -> list[Text]:
         """Texts that mention the person and read with the CLIP that goes into this node, past it.
 
         Once another text is right, one that is drawn without this node's MODEL too is meant so: a comparison.
         """
         given = self._given(apply, "CLIP")
         ahead = self.wiring.before([apply])
-        drawn = frozenset().union(*(sampler.all_texts for sampler in self.samplers if apply in sampler.people))
+        drawn = frozenset().union(*(sampler.all_texts for sampler in self.prompts.samplers if apply in sampler.people))
         return [
             text
-            for text in self.texts.values()
-            if self._says(text, trigger)
+            for text in self.prompts.texts.values()
+            if self.prompts.says(text, trigger)
             and not any(self.people[one].may_be(trigger) for one in text.people)
             and text.id not in ahead
             and not given.isdisjoint(text.clip)
@@ -289,14 +147,14 @@ class _Check:
             and (not mentioned or text.id in drawn)
         ]
 
-    def _without_model(self, apply: str, trigger: str, mentioned: Sequence[_Text]) -> list[_Sampler]:
+    def _without_model(self, apply: str, trigger: str, mentioned: Sequence[Text]) -> list[Sampler]:
         """Samplers that draw a text which mentions the person, with the MODEL that goes into this node, past it."""
         given = self._given(apply, "MODEL")
         ahead = self.wiring.before([apply])
         ids = {text.id for text in mentioned}
         return [
             sampler
-            for sampler in self.samplers
+            for sampler in self.prompts.samplers
             if not ids.isdisjoint(sampler.all_texts)
             and not any(self.people[one].may_be(trigger) for one in sampler.people)
             and sampler.id not in ahead
@@ -309,13 +167,14 @@ class _Check:
 
         They are said on the node of the person who is meant, else on the last one before the text.
         """
-        found: dict[str, list[str]] = {id: [] for id in self.people}
-        for text in self.texts.values():
+        almost: dict[tuple[str, str, str], list[str]] = {}  # Apply node, word, trigger that is meant → texts
+        nobody: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}  # Apply node, word, triggers there are → texts
+        for text in self.prompts.texts.values():
             known = {self.people[one].word: one for one in text.people}
             if not known or None in known:
                 continue
             elsewhere = [one for one in self.people.values() if one.word not in known]
-            words = dict.fromkeys(word for said in text.plain for word in _BRACKETED.findall(said))
+            words = dict.fromkeys(word for said in text.plain for word in BRACKETED.findall(said))
             for word in words:
                 if (
                     word in known
@@ -325,24 +184,29 @@ class _Check:
                     continue  # of another chain: said there, as a text on another CLIP
                 meant = next((trigger for trigger in known if _core(trigger) == _core(word)), None)
                 if meant is not None:
-                    found[known[meant]].append(self._almost(text, word, meant))
+                    almost.setdefault((known[meant], word, meant), []).append(text.id)
                 elif f"</{word[1:]}" not in " ".join(text.said):  # no tag
-                    found[text.people[0]].append(self._nobody(text, word, list(known)))
+                    nobody.setdefault((text.people[0], word, tuple(known)), []).append(text.id)
+        found: dict[str, list[str]] = {id: [] for id in self.people}
+        for (apply, word, meant), ids in almost.items():
+            found[apply].append(self._almost(ids, word, meant))
+        for (apply, word, triggers), ids in nobody.items():
+            found[apply].append(self._nobody(ids, word, triggers))
         return found
 
-    def _not_mentioned(self, apply: str, trigger: str, behind: Sequence[_Text]) -> list[str]:
+    def _not_mentioned(self, apply: str, trigger: str, behind: Sequence[Text]) -> list[str]:
         """Why no text behind this node mentions its person, as far as the graph tells."""
         almost = re.compile(rf"(?<!\w)<?\s*{re.escape(_core(trigger))}(?!\w)\s*>?", re.IGNORECASE)
         for text in behind:
             hit = next(filter(None, map(almost.search, text.plain)), None)
             if hit is not None:
-                return [self._almost(text, hit[0].strip(), trigger)]
+                return [self._almost([text.id], hit[0].strip(), trigger)]
         if not behind and not self._ends(apply):
             return []
         others = {self.people[one].word for text in behind for one in text.people if one != apply}
         if not all(text.certain for text in behind) or None in others:
             return []
-        if any(self._says(text, word) for word in others for text in behind):
+        if any(self.prompts.says(text, word) for word in others for text in behind):
             return []  # several people stand ready; this picture is of another
         return [self._nowhere(trigger, behind)]
 
@@ -362,19 +226,22 @@ class _Check:
                 todo.append(reader)
         return True
 
-    def _of_unknown(self, apply: str, behind: Sequence[_Text]) -> list[str]:
+    def _of_unknown(self, apply: str, behind: Sequence[Text]) -> list[str]:
         """For a trigger that only the identity's file knows: a text without any word in angle brackets has none."""
         if not self.people[apply].bracketed or not all(text.certain for text in behind):
             return []
-        if any(_BRACKETED.search(said) for text in behind for said in text.said) or (
+        if any(BRACKETED.search(said) for text in behind for said in text.said) or (
             not behind and not self._ends(apply)
         ):
             return []
+        known = [one.word for one in self.people.values() if one.word is not None]
+        if any(self.prompts.says(text, word) for word in known for text in behind):
+            return []  # this picture is of another
         given = self._given(apply, "CLIP")
-        for text in self.texts.values():
-            word = next((word for said in text.plain for word in _BRACKETED.findall(said)), None)
+        for text in self.prompts.texts.values():
+            word = next((word for said in text.plain for word in BRACKETED.findall(said)), None)
             if word and not text.people and not given.isdisjoint(text.clip):
-                return [self._on_another_clip(apply, text, word)]
+                return self._on_another_clip(apply, [text], word)
         return [self._nowhere(None, behind)]
 
     # The sentences: what was found, and which word or link mends it.
@@ -382,39 +249,56 @@ class _Check:
     def _title(self, id: str) -> str:
         return text_title(self.wiring.graph, id)
 
-    def _on_another_clip(self, apply: str, text: _Text, trigger: str) -> str:
-        beside = [one for one in text.people if one not in self.wiring.before([apply])]
-        mend = (
-            f"Put the two in a row: this node's model and clip into {self._title(beside[-1])}."
-            if beside
-            else "Connect this node's clip with that text node."
-        )
-        return (
-            f"{self._title(text.id)} mentions {trigger}, but its clip comes from {self._title(text.clip_from)}, "
-            f"which does not know {trigger}. {mend}"
-        )
+    def _titles(self, ids: Sequence[str], verb: str) -> str:
+        """'Scene 1 (#5) says', 'Scene 1 (#5), Scene 2 (#6) say': what some nodes do."""
+        more = len(ids) - _NAMED_AT_MOST
+        names = ", ".join(map(self._title, ids[:_NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
+        return f"{names} {verb}{'s' if len(ids) == 1 else ''}"
 
-    def _on_another_model(self, sampler: _Sampler, trigger: str) -> str:
-        return (
-            f"{self._title(sampler.id)} draws a prompt that mentions {trigger}, but its model comes from "
-            f"{self._title(sampler.model_from)}, so only a "
-            "part of the person acts. Connect this node's model with that sampler."
-        )
+    def _on_another_clip(self, apply: str, texts: Sequence[Text], trigger: str) -> list[str]:
+        ahead = self.wiring.before([apply])
+        groups: dict[tuple[str, str], list[str]] = {}
+        for text in texts:
+            beside = [one for one in text.people if one not in ahead]
+            groups.setdefault((text.clip_from, beside[-1] if beside else ""), []).append(text.id)
+        found = []
+        for (source, beside), ids in groups.items():
+            one = len(ids) == 1
+            mend = f"Connect this node's clip with {'that text node' if one else 'those text nodes'}."
+            if beside:
+                mend = f"Put the two in a row: this node's model and clip into {self._title(beside)}."
+            found.append(
+                f"{self._titles(ids, 'mention')} {trigger}, but {'its' if one else 'their'} clip comes from "
+                f"{self._title(source)}, which does not know {trigger}. {mend}"
+            )
+        return found
 
-    def _almost(self, text: _Text, found: str, trigger: str) -> str:
+    def _on_another_model(self, samplers: Sequence[Sampler], trigger: str) -> list[str]:
+        groups: dict[str, list[str]] = {}
+        for sampler in samplers:
+            groups.setdefault(sampler.model_from, []).append(sampler.id)
+        return [
+            f"{self._titles(ids, 'draw')} a prompt that mentions {trigger}, but {'its' if len(ids) == 1 else 'their'} "
+            f"model comes from {self._title(source)}, so only a part of the person acts. "
+            f"Connect this node's model with {'that sampler' if len(ids) == 1 else 'those samplers'}."
+            for source, ids in groups.items()
+        ]
+
+    def _almost(self, ids: Sequence[str], found: str, trigger: str) -> str:
         return (
-            f"{self._title(text.id)} says {found}, but the person answers to {trigger}. "
+            f"{self._titles(ids, 'say')} {found}, but the person answers to {trigger}. "
             f"Write {trigger}, brackets and capitals included."
         )
 
-    def _nobody(self, text: _Text, word: str, known: Sequence[str]) -> str:
-        here = ", ".join(dict.fromkeys(known))
+    def _nobody(self, ids: Sequence[str], word: str, known: Sequence[str]) -> str:
+        here = ", ".join(known)
+        before = "before it" if len(ids) == 1 else "before them"
         return (
-            f"{self._title(text.id)} says {word}, but nobody before it answers to that; here it is {here}. "
+            f"{self._titles(ids, 'say')} {word}, but nobody {before} answers to that; here it is {here}. "
             f"Write {here}, or put the Apply ID Adapter of {word} before the text."
         )
 
-    def _nowhere(self, trigger: str | None, behind: Sequence[_Text]) -> str:
+    def _nowhere(self, trigger: str | None, behind: Sequence[Text]) -> str:
         person = trigger or "the person's trigger"
         if not behind:
             return (
@@ -429,12 +313,12 @@ class _Check:
         )
         return f"{first}, so the person does not come in. Write {person} into {' or '.join(map(self._title, ids))}."
 
-    def _named(self, behind: Sequence[_Text]) -> list[str]:
+    def _named(self, behind: Sequence[Text]) -> list[str]:
         """The texts to write a person into: not what samplers are to avoid, and text nodes before other readers."""
         positive = frozenset().union(
             *(
                 ids
-                for sampler in self.samplers
+                for sampler in self.prompts.samplers
                 for name, ids in sampler.texts.items()
                 if not name.lower().startswith("neg")
             )

@@ -186,6 +186,21 @@ def test_a_wrong_case_is_told_beside_a_right_mention_but_a_plain_name_is_not(che
     assert said(check, drawn("<anna>, a woman called Anna")[0]) == []
 
 
+def test_many_nodes_with_one_mistake_are_one_sentence(check):
+    graph = Graph()
+    loader = graph.checkpoint()
+    apply = graph.apply(loader)
+    texts = [graph.text(apply, "a photo of <Anna>") for _ in range(5)]
+    samplers = [graph.sampler(loader, graph.text(apply, "a photo of <anna>")) for _ in range(2)]
+    for text in texts:
+        graph.sampler(apply, text)
+    [almost, model] = [text for _, text in said(check, graph)]
+    named = ", ".join(f"CLIP Text Encode (#{id})" for id in texts[:3])
+    assert almost.startswith(f"{named} and 2 more say <Anna>, but the person answers to <anna>.")
+    assert model.startswith(f"KSampler (#{samplers[0]}), KSampler (#{samplers[1]}) draw a prompt")
+    assert "their model comes from" in model
+
+
 def test_an_unknown_person_is_told_once_on_the_last_node_before_the_text(check):
     graph = Graph()
     first = graph.apply(graph.checkpoint(), "<anna>")
@@ -372,6 +387,14 @@ def test_a_loaded_identity_answers_to_what_its_file_says_and_else_to_any_word_in
         in said(check, loaded("a photo of <whoever>"), saved_trigger={"anna.safetensors": "<anna>"}.get)[0][1]
     )
     assert said(check, loaded("a photo of 安娜"), saved_trigger={"anna.safetensors": "安娜"}.get) == []
+
+
+def test_a_loaded_identity_stands_ready_beside_one_without_brackets_too(check):
+    graph = Graph()
+    first = graph.apply(graph.checkpoint(), identity=graph.add("IDEA_LoadIdentity", identity="anna.pt", trigger=""))
+    last = graph.apply(first, "sks7")
+    graph.sampler(last, graph.text(last, "a photo of sks7"))
+    assert said(check, graph) == []
 
 
 def test_texts_that_are_known_only_when_they_have_run_are_not_judged(check):
