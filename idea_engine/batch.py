@@ -40,12 +40,12 @@ def draw_batch(
     return Batch(
         pictures=picked,
         prompts=texts.repeat(math.ceil(size / len(texts)))[:size],
-        timesteps=pick(timesteps, size) if span is None else _spread(torch.rand(size, generator=generator), timesteps, span),
+        timesteps=pick(timesteps, size) if span is None else spread_timesteps(torch.rand(size, generator=generator), timesteps, span),
         noise=torch.randn(size, *shape, generator=generator),
     )
 
 
-def _spread(places: Tensor, timesteps: int, span: tuple[float, float]) -> Tensor:
+def spread_timesteps(places: Tensor, timesteps: int, span: tuple[float, float]) -> Tensor:
     """(B,) places in 0..1, each inside a slice of its own → (B,) timesteps."""
     low, high = span
     shares = low + (high - low) * (torch.arange(len(places)) + places) / len(places)

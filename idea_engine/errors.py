@@ -48,6 +48,10 @@ class IdentityFileError(IdeaError):
     """A file is not an identity: truncated, foreign, oversized or unsafe."""
 
 
+class EnhancerFileError(IdeaError):
+    """A file is not an enhancer: truncated, foreign, oversized or damaged."""
+
+
 class TrainingError(IdeaError):
     """Training cannot go on: the loss is not finite, or memory does not suffice even for one picture."""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import FaceNotFoundError
 from .face_align import CROP_SIZE, align_face
+from .face_head import align_head
 from .face_mask import face_mask
 from .face_search import DetectedFace, FaceDetector, find_faces
 from .photos import check_photo, photo_key
@@ -98,6 +99,7 @@ def embed_faces(
     photos = {number: check_photo(images[number], f"Photograph {number + 1}") for number, _ in rows}
     pixels = {number: _to_pixels(photo) for number, photo in photos.items()}
     crops = np.stack([align_face(pixels[number], face.landmarks) for number, face in rows])
+    heads = np.stack([align_head(pixels[number], face.landmarks) for number, face in rows])
     boxes = torch.from_numpy(np.stack([face.box for _, face in rows])).float()
     landmarks = torch.from_numpy(np.stack([face.landmarks for _, face in rows])).float()
     return FaceEmbedding(
@@ -111,6 +113,7 @@ def embed_faces(
         recognizer=encoder.recognizer,
         licence=encoder.licence,
         photographs=tuple(photo_key(photos[number]) for number, _ in rows),
+        heads=torch.from_numpy(heads.astype(np.float32) / 255.0),
     )
 
 

@@ -14,13 +14,21 @@ DEFAULT_TRIGGER = "<id>"
 
 
 def untrained(enhanced: EnhancedIdentity, trigger: str = DEFAULT_TRIGGER) -> Identity:
-    """The identity before any training: its pseudo-tokens are the anchor, everything else is an exact no-op."""
+    """The identity before any training: the one that an enhancer learned from many people reads in the photographs, if there was one; else its
+    pseudo-tokens are the anchor, and everything else is an exact no-op."""
+    if enhanced.identity is not None:
+        return enhanced.identity.with_trigger(trigger)
     metadata = IdentityMetadata(
         trigger=trigger, method="untrained", family=enhanced.family.name, recognizer=enhanced.recognizer, licence=enhanced.licence
     )
     return rounded(
         Identity(family=enhanced.family, tokens=enhanced.anchor.rows, anchor=enhanced.anchor.rows, metadata=metadata, face=enhanced.face)
     )
+
+
+def as_identity(person: Identity | EnhancedIdentity) -> Identity:
+    """An identity as it is; what comes from the ID Enhancer as :func:`untrained`."""
+    return untrained(person) if isinstance(person, EnhancedIdentity) else person
 
 
 def map_tensors(identity: Identity, change: Callable[[str, Tensor], Tensor]) -> Identity:

@@ -277,5 +277,5 @@ def only_rows(faces: FaceEmbedding, photographs: Sequence[int]) -> FaceEmbedding
     return replace(
         faces, vectors=faces.vectors[rows], weights=faces.weights[rows], boxes=faces.boxes[rows], landmarks=faces.landmarks[rows],
         crops=faces.crops[rows], masks=tuple(faces.masks[row] for row in rows), image_index=tuple(range(len(rows))),
-        photographs=tuple(faces.photographs[row] for row in rows),
+        photographs=tuple(faces.photographs[row] for row in rows), heads=None if faces.heads is None else faces.heads[rows],
     )

@@ -67,7 +67,7 @@ def train(
         TrainingError: the loss was not finite three times in a row, one picture does not fit into memory, or the attention
             loss was asked to use masks and there are none.
     """
-    recipe = config.resolved()
+    recipe = config.resolved().refining(enhanced, config.lr)
     check_trigger(config.trigger, backend.word_ids)
     started = time.perf_counter()
     with torch.inference_mode(False):

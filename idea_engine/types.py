@@ -33,6 +33,7 @@ class FaceEmbedding:
         recognizer: name and content hash of the recognizer; embeddings of two recognizers cannot be compared.
         licence: the licence of the face pack, in words.
         photographs: one :func:`~idea_engine.photos.photo_key` per face: which photograph its mask belongs to.
+        heads: (F, 64, 64, 3) float32 in 0..1, RGB: each head with its hair, see :mod:`idea_engine.face_head`; None where it was not cut out.
     """
 
     vectors: Tensor
@@ -45,6 +46,7 @@ class FaceEmbedding:
     recognizer: str = ""
     licence: str = ""
     photographs: tuple[str, ...] = ()
+    heads: Tensor | None = None
 
     def mean(self) -> Tensor:
         """The person: (512,) unit-length average of the rows, weighted by detection quality."""
@@ -117,6 +119,8 @@ class EnhancedIdentity:
         recognizer, licence: carried from the face embedding into the identity file.
         masks: face masks of the photographs, for losses that look at the face only.
         photographs: the :func:`~idea_engine.photos.photo_key` of each mask's photograph.
+        identity: the person at once, as an enhancer learned from many people reads the photographs; None without one. Recipes that know how
+            begin there, and nothing needs to be trained to draw it.
     """
 
     family: ModelFamily
@@ -127,6 +131,7 @@ class EnhancedIdentity:
     licence: str = ""
     masks: tuple[Tensor, ...] = ()
     photographs: tuple[str, ...] = ()
+    identity: "Identity | None" = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """SaveIdentity and LoadIdentity: one person, one file."""
 from __future__ import annotations
 
-from .sockets import CATEGORY, IDENTITY
+from .sockets import CATEGORY, IDENTITY, IDENTITY_OR_ENHANCED
 
 
 class SaveIdentity:
@@ -22,7 +22,7 @@ class SaveIdentity:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "identity": (IDENTITY, {"tooltip": "From Train Identity or Load Identity."}),
+                "identity": (IDENTITY_OR_ENHANCED, {"tooltip": "From Train Identity or Load Identity."}),
                 "filename": ("STRING", {"default": "anna", "tooltip": "Name of the file in models/idea, with or without .safetensors. An existing file is replaced."}),
             },
             "optional": {
@@ -37,10 +37,12 @@ class SaveIdentity:
 
         from ..idea_engine.errors import IdentityFileError
         from ..idea_engine.file_size import shown_size
+        from ..idea_engine.identity import as_identity
         from ..idea_engine.identity_file import save_identity
         from .host.images import to_data_url
         from .host.paths import new_identity_path
 
+        identity = as_identity(identity)
         metadata = replace(
             identity.metadata,
             consent=consent or identity.metadata.consent,

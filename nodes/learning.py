@@ -57,12 +57,14 @@ def training_key(backend, enhanced, photos, config, masks=None) -> str:
     from dataclasses import replace
 
     from ..idea_engine.fingerprint import content_key
+    from ..idea_engine.identity import content_hash
 
     anchors = [enhanced.anchor.rows[name] for name in backend.family.encoders]
     settings = replace(config, trigger="")
+    begun = () if enhanced.identity is None else (content_hash(enhanced.identity),)
     return content_key(
         "training 2", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx,
-        backend.vae_hash(), enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()),
+        backend.vae_hash(), enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()), *begun,
     )
 
 

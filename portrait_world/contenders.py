@@ -23,6 +23,7 @@ class Contender:
         judged_every: after how many steps previews are judged by the face pack's recognizer against the reference, the most alike step being
             kept; 0 for the last step.
         starts_at: from which share of the sampling on the person is in the prompt, as Apply ID Adapter's start_at.
+        enhanced: whether training begins at the identity that the ID-Enhancer, learned from many people, reads in the photographs.
         shows: where nothing is learned: ``photograph``, which FaceCLIP reads with every prompt, or ``name``, somebody whom the model knows by
             name: what the model itself makes of the prompts.
     """
@@ -33,6 +34,7 @@ class Contender:
     photos: int = 0
     judged_every: int = 0
     starts_at: float = 0.0
+    enhanced: bool = False
     shows: str = ""
 
 
@@ -77,6 +79,13 @@ CONTENDERS: dict[str, Contender] = {
         trains=_OURS_IN_STAGES, stages=5, part_lr=_part_lr(stages=WORD_RATE), attention_weight=0.0,
     )),
     "faceclip": Contender("", shows="photograph"),
+    # From the identity that the ID-Enhancer gives at once: as it is, and refined.
+    "enhancer-0": Contender("balanced", dict(steps=1, refining_lr=1e-12), enhanced=True),
+    "enhancer-5": Contender("fast", dict(steps=5), enhanced=True),
+    "enhancer-10": Contender("fast", dict(steps=10), enhanced=True),
+    "enhancer-20": Contender("fast", enhanced=True),
+    "enhancer-balanced": Contender("balanced", enhanced=True),
+    "enhancer-best": Contender("best", enhanced=True),
 }
 _NO_ENDING = dict(trains=("tokens", "key_value"))
 

@@ -1,7 +1,7 @@
-"""Who lives in the Portrait World: the parameters of a face, and the four splits nobody crosses.
+"""Who lives in the Portrait World: the parameters of a face, and the splits nobody crosses.
 
 A person is a pure function of (split, index), so the same call gives the same person on every machine. Validation and
-test people are never seen by anything that is trained.
+test people are never seen by anything that is trained; the ``many`` are seen by the ID-Enhancer alone.
 """
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ TRAITS = (
     "hairline", "ear_size",
 )
 
-SPLITS = {"named": 360, "unnamed": 6000, "validation": 200, "test": 200}
+# A person depends on the split's place in this table, so new ones go last.
+SPLITS = {"named": 360, "unnamed": 6000, "validation": 200, "test": 200, "many": 100_000}
 
 # Both words of every name are single tokens of CLIP's vocabulary; each first name is shared by nine people and each
 # last name by ten, as in life, so a name is only known by both its words.

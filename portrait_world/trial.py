@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import captions, drawing, faceclip_trial, noise
 from .contenders import CONTENDERS, recipe_of
+from .enhancer import person_at_once
 from .likeness import face_model, faces_in
 from .people import names, person
 from .peak_memory import peak_megabytes
@@ -175,7 +176,8 @@ def learn(
     references, face = read_faces(reference_photographs(split, index, photos))
     recipe = recipe_of(contender, steps)
     anchor = (anchor_with_spread if recipe.covariance == "names" else anchor_of_names)(backend)
-    enhanced = EnhancedIdentity(family=backend.family, face=face.mean(), anchor=anchor, seed=seed, masks=face.masks)
+    identity = person_at_once(backend, face, anchor) if contender.enhanced else None
+    enhanced = EnhancedIdentity(family=backend.family, face=face.mean(), anchor=anchor, seed=seed, masks=face.masks, identity=identity)
     artist = Artist(backend)
     plain = _plain_pictures(backend)
     by_step: dict[int, np.ndarray] = {}

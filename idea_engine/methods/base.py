@@ -53,6 +53,8 @@ class Recipe:
         attention_weight: of the face-wise attention loss (METHODS §2); 0 leaves it out.
         attention_target: where the identity should look: ``face_word``, where the frozen model looks for the word 'face', or ``mask``, inside
             the face masks.
+        refining_lr: the rate where training begins at an identity that an enhancer learned from many people gave; 0: the recipe begins anew all
+            the same.
         gradient_through: how far back the loss is followed: through the whole ``unet``, or only through its ``decoder``, the middle and the
             up blocks. What the down blocks read is then learned with the rest, or not at all; a step takes three quarters of the time.
     """
@@ -85,11 +87,16 @@ class Recipe:
     attention_weight: float = 0.0
     attention_target: str = "face_word"
     gradient_through: str = "unet"
+    refining_lr: float = 0.0
 
     @property
     def reads_masks(self) -> bool:
         """Whether training needs face masks."""
         return self.face_share > 0 or (self.attention_weight > 0 and self.attention_target == "mask")
+
+    def refining(self, enhanced: EnhancedIdentity, lr: float = 0.0) -> "Recipe":
+        """The recipe as it goes on from ``enhanced``: at its refining rate, or at ``lr``, where there is an identity to begin at."""
+        return self if enhanced.identity is None or not self.refining_lr else replace(self, lr=lr or self.refining_lr)
 
     def without_masks(self) -> "Recipe":
         """The nearest recipe that needs no face masks: the whole picture counts, and attention is held to where 'face' looks."""

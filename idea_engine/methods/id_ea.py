@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..adapter import IDAdapter, IDKeyValue
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
+from ..errors import FamilyMismatchError
 from ..losses import AnchorDistance
 from ..tokens import prompt_inputs
 from ..identity import rounded
@@ -36,10 +37,10 @@ BALANCED = Recipe(
     name="balanced", trains=("tokens", "ending", "key_value"), steps=80, batch=4, lr=0.006,
     part_lr={"tokens": WORD_RATE, "ending": 2.0}, relative=True, start="person", warmup=3, decay=True, anchor_weight=0.0,
     key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0,
-    timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder",
+    timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder", refining_lr=0.003,
 )
-FAST = replace(BALANCED, name="fast", steps=20, lr=0.015)
-BEST = replace(BALANCED, name="best", steps=160, lr=0.004)
+FAST = replace(BALANCED, name="fast", steps=20, lr=0.015, refining_lr=0.006)
+BEST = replace(BALANCED, name="best", steps=160, lr=0.004, refining_lr=0.003)
 RECIPES = {recipe.name: recipe for recipe in (FAST, BALANCED, BEST, PAPER, RELEASED)}
 
 
@@ -66,6 +67,27 @@ class IDEA(IdentityModule):
         self.register_buffer("face", face, persistent=False)
         self.register_buffer("anchor", family.join(enhanced.anchor.rows).float().clone(), persistent=False)
         self._distances: dict[str, AnchorDistance] = {}
+        if enhanced.identity is not None and recipe.refining_lr:
+            self._begin(enhanced.identity)
+
+    @torch.no_grad()
+    def _begin(self, person: Identity) -> None:
+        """Start where an enhancer sees the person.
+
+        Raises:
+            FamilyMismatchError: its keys and values are those of another arrangement of blocks.
+        """
+        blocks = len(self.key_value.up_key)
+        if not len(person.key_offsets) == len(person.value_offsets) == blocks:
+            raise FamilyMismatchError(
+                f"The enhancer was learned on a model with {len(person.key_offsets)} cross-attention blocks, but the connected MODEL has {blocks}. "
+                "Set enhancer in the ID Enhancer node to names only, or load the checkpoint that the enhancer was made for."
+            )
+        for key, rows in self.tokens.items():
+            rows.copy_(person.tokens[key])
+        self.ending.copy_(person.ending)
+        for up, offsets in ((self.key_value.up_key, person.key_offsets), (self.key_value.up_value, person.value_offsets)):
+            up.copy_(torch.stack([offsets[number] for number in range(blocks)]))
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         return {

@@ -6,11 +6,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ...idea_engine.errors import FaceCLIPFileError, FaceModelError, IdentityFileError
+from ...idea_engine.errors import EnhancerFileError, FaceCLIPFileError, FaceModelError, IdentityFileError
 from ...idea_engine.faceclip.checkpoint import SUFFIXES as FACECLIP_SUFFIXES
 from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
 
 FACE_FOLDER, IDENTITY_FOLDER, FACECLIP_FOLDER = "insightface", "idea", "faceclip"
+ENHANCERS = "enhancers"  # a folder inside each of the identities'
 DEMO = "Portrait World (demo)"  # what ships with the pack, in every dropdown
 _PACK = Path(__file__).resolve().parents[2]
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
@@ -89,7 +90,32 @@ def face_pack_folder(name: str) -> Path:
 
 def identity_files() -> list[str]:
     """Every identity file below every ``idea`` folder, with / between folders, sorted."""
-    return _files_below(IDENTITY_FOLDER, IDENTITY_SUFFIXES)
+    return [name for name in _files_below(IDENTITY_FOLDER, IDENTITY_SUFFIXES) if not name.startswith(f"{ENHANCERS}/")]
+
+
+def enhancers() -> dict[str, Path]:
+    """Display name → file of every enhancer in models/idea/enhancers, sorted; the one that ships with us, for drawn faces, comes last."""
+    found: dict[str, Path] = {}
+    for name in _files_below(IDENTITY_FOLDER, (".safetensors",)):
+        if name.startswith(f"{ENHANCERS}/"):
+            found[name.removeprefix(f"{ENHANCERS}/")] = next(path for root in _folders(IDENTITY_FOLDER) if (path := root / name).is_file())
+    shipped = _PACK / "portrait_world" / "assets" / "enhancer.safetensors"
+    return {**found, DEMO: shipped} if shipped.is_file() else found
+
+
+def enhancer_path(name: str) -> Path:
+    """The file behind a name of :func:`enhancers`.
+
+    Raises:
+        EnhancerFileError: there is none of that name.
+    """
+    known = enhancers()
+    if name in known:
+        return known[name]
+    raise EnhancerFileError(
+        f"There is no enhancer {name} in {', '.join(str(root / ENHANCERS) for root in _folders(IDENTITY_FOLDER))}. Put the file there, or set enhancer in the "
+        f"ID Enhancer node to automatic or names only. Found: {', '.join(known) or 'none'}."
+    )
 
 
 def faceclip_files() -> list[str]:

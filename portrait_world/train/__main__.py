@@ -10,7 +10,7 @@ import torch
 PARTS = {
     "autoencoder": "autoencoder", "decoder": "decoder", "recognizer": "recognizer", "judge": "judge", "attributes": "attributes",
     "detector": "detector", "text": "text", "denoiser": "denoiser", "export": "export",
-    "faceclip": "faceclip",
+    "faceclip": "faceclip", "enhancer": "enhancer",
 }
 
 

@@ -112,3 +112,23 @@ def rebuilt(probe):
         "another width": lambda: {"key_weights": {0: made.key_weights[0][1:]}},
     }
     return {"outputs": (replace(made, **changes[change]()),)}
+
+def _tensors(probe, person):
+    """Every tensor of an Identity, or of the one an EnhancedIdentity is at once, by its name in the file; the face aside."""
+    from dataclasses import replace
+
+    engine = probe.module("idea_engine.identity")
+    return engine.named_tensors(replace(engine.as_identity(person), face=None))
+
+
+def sizes(probe):
+    """a: EnhancedIdentity → name → norm and sum of each tensor of the identity."""
+    return {name: [float(tensor.float().norm()), float(tensor.float().sum())] for name, tensor in _tensors(probe, probe.a).items()}
+
+
+def distances(probe):
+    """a, b, c: identities → how far b and c are from a, in shares of a."""
+    import torch
+
+    whole = {key: torch.cat([tensor.float().flatten() for _, tensor in sorted(_tensors(probe, getattr(probe, key)).items())]) for key in "abc"}
+    return {f"a{key}": float((whole[key] - whole["a"]).norm() / whole["a"].norm()) for key in "bc"}

@@ -1,0 +1,43 @@
+"""A person at once: photographs and an enhancer → an identity, with nothing trained."""
+from __future__ import annotations
+
+import torch
+
+from ..anchors import with_start
+from ..backends.base import DiffusionBackend
+from ..errors import FamilyMismatchError
+from ..identity import DEFAULT_TRIGGER, rounded
+from ..merge import combined_licence
+from ..types import FaceEmbedding, IDAnchor, Identity, IdentityMetadata
+from .file import EnhancerFile
+from ..face_head import as_pixels
+
+METHOD = "enhanced"  # in the identity's metadata
+
+
+@torch.no_grad()
+def person_at_once(file: EnhancerFile, backend: DiffusionBackend, face: FaceEmbedding, anchor: IDAnchor, trigger: str = DEFAULT_TRIGGER) -> Identity:
+    """The identity that the enhancer reads in the photographs.
+
+    Args:
+        backend: only its text half is asked; see :meth:`~idea_engine.enhancer.file.EnhancerLabel.check_fits`.
+        anchor: of the names; says only how many pseudo-tokens a person has.
+
+    Raises:
+        FamilyMismatchError: the file was learned with another text encoder or recognizer.
+    """
+    name, notes = file.label.name, file.label.notes
+    file.label.check_fits(backend, face.recognizer)
+    if face.heads is None:
+        raise FamilyMismatchError(f"The enhancer {name} looks at the whole head, which this face embedding does not hold. Run Face Embed again.")
+    network = file.network
+    parts = network(face.vectors[None].float(), face.weights[None].float(), as_pixels(face.heads)[None])
+    start = with_start(anchor, backend, notes.start).start
+    metadata = IdentityMetadata(
+        trigger=trigger, method=METHOD, family=backend.family.name, base_hash=backend.text_hash, recognizer=face.recognizer,
+        licence=combined_licence([face.licence, notes.licence]), config={"enhancer": {"name": name, "step": notes.step}},
+    )
+    return rounded(Identity(
+        family=backend.family, tokens=start, anchor=start, metadata=metadata, ending=parts.ending[0], face=face.mean(),
+        key_offsets=dict(enumerate(parts.keys[:, 0])), value_offsets=dict(enumerate(parts.values[:, 0])),
+    ))
