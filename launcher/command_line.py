@@ -10,7 +10,7 @@ from pathlib import Path
 from . import environment as environments
 from . import hosts
 from .base_directory import BaseDirectory
-from .cache import cache_folder, locked
+from .cache import locked, quickstart_folder
 from .demo_models import demo_checkpoint, demo_face_pack, family_for, in_portrait_world
 from .environment import Environment
 from .errors import LauncherError
@@ -79,7 +79,7 @@ def quickstart(arguments: list[str]) -> int:
     host, search = choose_host(options.host, options.host_version)
     print(f"Host: {host}")
     environment = environments.prepare(host.layers)
-    base = BaseDirectory.make(cache_folder() / "quickstart" / host.id)
+    base = BaseDirectory.make(quickstart_folder() / host.id)
     with locked(base.root / "in-use.lock", waiting=lambda: print("Another quickstart is running; waiting for it.")):
         base.add_node_pack(CHECKOUT, PACK_NAME)
         names = _add_models(request, base, environment)

@@ -5,11 +5,13 @@ import idea_engine
 from idea_engine.anchors import celebrity_names, parse_names
 
 LINES = (Path(idea_engine.__file__).parent / "data" / "celebrity_names.txt").read_text(encoding="utf-8").splitlines()
-NAMES = LINES[1:]
+NAMES = [line for line in LINES if not line.startswith("#")]
 
 
-def test_the_first_line_says_what_the_list_is():
-    assert LINES[0].startswith("# ")
+def test_the_list_begins_with_what_it_is_where_it_comes_from_and_its_licence():
+    head = LINES[:len(LINES) - len(NAMES)]
+    assert all(line.startswith("# ") for line in head)
+    assert any(line.startswith("# Source: ") for line in head) and any(line.startswith("# Licence: ") for line in head)
 
 
 def test_there_are_about_seven_hundred_distinct_names():
