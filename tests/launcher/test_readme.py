@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from launcher.demo_models import demo_checkpoint, demo_face_pack
 from launcher.environment import Environment
+from launcher.hosts import find_checkouts
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +66,12 @@ def test_beside_an_onnxruntime_of_ones_own_insightface_gets_everything_else_it_n
     assert "onnxruntime-gpu" in before and "second `-r`" in before  # the warning stands before what it warns of
 
 
+def test_the_table_has_every_option_and_no_other(tmp_path):
+    told = re.findall(r"^\| `(--[a-z-]+)", README.split("| option | meaning |")[1].split("\n\n")[0], re.M)
+    offered = re.findall(r"^  (--[a-z-]+)", run([sys.executable, str(ROOT / "quickstart.py"), "--help"], tmp_path), re.M)
+    assert len(offered) > 8 and sorted(told) == sorted(offered)
+
+
 def test_the_readme_names_every_node():
     import ast
 
@@ -96,6 +104,8 @@ def test_the_main_job_makes_a_portrait_and_a_report(tmp_path):
     assert report["seed"]["IDEA_TrainIDEA"] == [0] and not report["rehearsal"]
     assert {"IDEA_TrainIDEA", "KSampler"} <= set(report["node_seconds"]) and Path(report["identity"]).is_file()
     assert all(Path(path).is_file() for path in report["pictures"].values())
+    chosen = find_checkouts().preferred
+    assert report["host_commit"] == (chosen.commit if chosen else None)
 
 
 @pytest.mark.quickstart
@@ -155,6 +165,28 @@ def test_serving_goes_on_until_it_is_stopped(tmp_path):
         process.communicate(timeout=60)
     with pytest.raises(OSError):
         urllib.request.urlopen(found[1] + "/queue", timeout=10)
+
+
+@pytest.mark.quickstart
+@pytest.mark.skipif(sys.platform == "win32", reason="kills the POSIX way")
+def test_a_killed_quickstart_leaves_no_comfyui_behind(tmp_path):
+    process = subprocess.Popen(arguments(SERVE), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
+    said = ""
+    for line in process.stdout:
+        said += line
+        if found := re.search(r"It answers at (http://\S+)", line):
+            break
+    assert process.poll() is None, said
+    process.kill()  # without a word to anybody
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(found[1] + "/queue", timeout=10).close()
+        except OSError:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{found[1]} still answers")
 
 
 def test_the_tests_start_with_the_command_for_them(tmp_path):
