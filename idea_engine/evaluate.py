@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import EvaluationError
+from .foreign_text import cell
 
 # Half of the way from the person's other photographs to the very photograph, see :func:`copying`. Measured in the Portrait World (30 validation people,
 # 360 fresh photographs, both its recognizers; 3, 5 and 8 references): 2 to 3 % false alarms, 3 to 4 % with two references. Caught: every exact copy, 98 %
@@ -156,12 +157,12 @@ def likeness_rows(likeness: Likeness, names: Sequence[str] = ()) -> list[dict[st
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as CSV text with a header; the columns are those of all rows, in the order in which they first appear."""
+    """Rows as CSV text with a header, in which no text is a formula; the columns are those of all rows, in the order in which they first appear."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    writer.writerows({name: "" if value is None else cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
 
 

@@ -1,13 +1,13 @@
 """A folder of ONNX files that finds and recognises faces: known by what its files are, never by their names."""
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Sequence
 
 from .errors import FaceModelError
+from .file_names import walk
 from .foreign_text import shown
 
 DOWNLOADABLE = "buffalo_l"  # insightface's own default pack
@@ -65,16 +65,11 @@ def onnx_folders(root: Path) -> dict[Path, list[Path]]:
 
     Linked folders are followed (models often live on another disk), each real folder once.
     """
-    found, seen = {}, set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        files = [Path(folder, name) for name in sorted(names) if name.lower().endswith(".onnx")]
+    found = {}
+    for folder, names in walk(root):
+        files = [folder / name for name in names if name.lower().endswith(".onnx")]
         if files:
-            found[Path(folder)] = files
+            found[folder] = files
     return dict(sorted(found.items(), key=lambda item: (len(item[0].parts), item[0])))
 
 

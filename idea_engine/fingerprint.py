@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Iterable
 
 import torch
@@ -20,6 +21,15 @@ def fingerprint(named: Iterable[tuple[str, Tensor]]) -> str:
             step = max(1, flat.numel() // _SAMPLES)
             digest.update(flat[::step][:_SAMPLES].to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content in hexadecimal digits, read piece by piece."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def content_key(*parts: object) -> str:

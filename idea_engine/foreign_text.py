@@ -6,7 +6,7 @@ import unicodedata
 
 MOST_SHOWN = 200  # characters of foreign text in any sentence
 _MAX_JSON = 16 << 20  # characters
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes spreadsheets compute a cell
+_FORMULA = ("=", "+", "-", "@")  # what makes spreadsheets compute a cell
 
 
 def shown(text: object, limit: int = MOST_SHOWN) -> str:
@@ -16,7 +16,7 @@ def shown(text: object, limit: int = MOST_SHOWN) -> str:
     """
     text = str(text)
     cut = text[:limit]
-    cut = "".join(character if _harmless(character) else character.encode("unicode_escape", "surrogatepass").decode("ascii") for character in cut)
+    cut = "".join(character if harmless(character) else character.encode("unicode_escape", "surrogatepass").decode("ascii") for character in cut)
     return cut if len(cut) <= limit and len(text) <= limit else cut[: limit - 1] + "…"
 
 
@@ -35,10 +35,14 @@ def parsed_json(text: str | bytes) -> object:
 
 
 def cell(value: object) -> object:
-    """A value for a table that spreadsheets open: text is never a formula there."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """A value for a table that spreadsheets open: text is never a formula, and holds no control characters but ends of lines."""
+    if not isinstance(value, str):
+        return value
+    text = "\n".join(shown(line, _MAX_JSON) for line in value.split("\n"))
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _harmless(character: str) -> bool:
+def harmless(character: str) -> bool:
+    """Whether a character is seen, and moves nothing around it."""
     # Cc: control, Cf: format (turns the direction), Cs: half of a pair, Zl and Zp: ends of lines. Joiners are a part of words in many languages.
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in "\u200c\u200d"

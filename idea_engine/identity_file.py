@@ -1,7 +1,6 @@
 """``anna.safetensors``: one person in one file, whose token part also works in stock ``embedding:anna``."""
 from __future__ import annotations
 
-import errno
 import json
 import math
 from dataclasses import replace
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from .atomic_write import atomic_write
 from .errors import IdentityFileError, TriggerError
-from .file_size import shown_size
+from .file_names import write_advice
 from .foreign_text import parsed_json, shown
 from .identity import named_tensors, rounded
 from .pickle_file import ClaimedTensor
@@ -63,18 +62,9 @@ def save_identity(identity: Identity, path: Path | str, *, store_face: bool = Fa
         atomic_write(path, payload)
     except OSError as error:
         raise IdentityFileError(
-            f"The identity could not be written to {shown(path.name, 80)}: {error.strerror or shown(error)}. {_mend(error, path, len(payload))}"
+            f"The identity could not be written to {shown(path.name, 80)}: {error.strerror or shown(error)}. {write_advice(error, path, len(payload))}"
         ) from error
     return path
-
-
-def _mend(error: OSError, path: Path, needed: int) -> str:
-    """What helps against a file that cannot be written."""
-    if error.errno == errno.ENAMETOOLONG:
-        return f"The name has {len(path.name)} characters; choose a shorter one."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"The folder {shown(path.parent)} cannot be written to: change its permissions, or choose another folder."
-    return f"{shown_size(needed)} are needed. Free some space or choose another folder."
 
 
 def load_identity(path: Path | str) -> Identity:
@@ -90,7 +80,7 @@ def load_identity(path: Path | str) -> Identity:
             return _from_tensors(tensors, metadata, shown(path.name))
     except (OSError, ValueError) as error:
         raise IdentityFileError(
-            f"{shown(path.name)} is not a complete safetensors file: {shown(error)}. It may be a broken download or copy: copy it again, or save the "
+            f"{shown(path.name)} is truncated or not a safetensors file: {shown(error)}. It may be a broken download or copy: copy it again, or save the "
             "identity again."
         ) from error
 

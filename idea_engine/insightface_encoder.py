@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import warnings
 from functools import lru_cache
@@ -15,6 +14,7 @@ from .errors import FaceModelError
 from .execution_provider import choose_provider
 from .face_pack import FacePack, missing_package_sentence, open_face_pack
 from .face_search import DetectedFace
+from .fingerprint import file_hash
 from .foreign_text import shown
 from .types import FACE_EMBEDDING_WIDTH
 
@@ -169,11 +169,7 @@ def _quiet():
 @lru_cache(maxsize=32)
 def _content_hash(path: Path, modified: int) -> str:
     """Eight hexadecimal digits of the file's SHA-256."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()[:8]
+    return file_hash(path)[:8]
 
 
 def _bgr(picture: np.ndarray) -> np.ndarray:

@@ -96,14 +96,15 @@ class LoadIdentity:
 
     @classmethod
     def IS_CHANGED(cls, identity, trigger=""):
-        import hashlib
-
+        from ..idea_engine.fingerprint import file_hash
         from .host.paths import identity_path
 
         if identity is None:  # connected: whether its file changed cannot be asked before the graph runs
             return float("nan")
-        with identity_path(identity).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+        try:
+            return file_hash(identity_path(identity))
+        except OSError:  # deleted just now; loading says so
+            return "missing"
 
     def load(self, identity, trigger=""):
         from ..idea_engine.identity_import import read_identity
@@ -118,7 +119,9 @@ class LoadIdentity:
 
 
 def describe(identity) -> str:
-    """A few lines about an identity, for people."""
+    """A few lines about an identity, for people; nothing that a file says can look like a line of ours."""
+    from ..idea_engine.foreign_text import shown
+
     meta = identity.metadata
     lines = {
         "Trigger": identity.trigger,
@@ -130,4 +133,4 @@ def describe(identity) -> str:
         "Licence of the face model": meta.licence,
         "Consent": meta.consent,
     }
-    return "\n".join(f"{label}: {value}" for label, value in lines.items() if value)
+    return "\n".join(f"{label}: {shown(value, 1000)}" for label, value in lines.items() if value)

@@ -125,10 +125,9 @@ def _judge(face_model, photos):
 def _kept(path, enhanced, trigger):
     """The identity of an earlier training, as it was when it was made; None when there is none, or none that can be read."""
     import logging
-    import os
-    from contextlib import suppress
     from dataclasses import replace
 
+    from ..idea_engine.cache_folder import used
     from ..idea_engine.errors import IdentityFileError
     from ..idea_engine.identity import rounded
     from ..idea_engine.identity_file import load_identity
@@ -141,8 +140,7 @@ def _kept(path, enhanced, trigger):
     except IdentityFileError as error:
         logging.getLogger(__name__).warning("An earlier training cannot be used and is done again: %s", error)
         return None
-    with suppress(OSError):  # another host may have trimmed it meanwhile
-        os.utime(path)  # used again, so it is not the next to be trimmed
+    used(path)
     return identity
 
 

@@ -11,10 +11,12 @@ import sys
 from typing import Sequence
 
 from ..errors import IdeaError
+from ..foreign_text import shown
 from . import convert_faceclip, embed, evaluate, generate, inspect, train
 
 COMMANDS = (embed, train, generate, inspect, evaluate, convert_faceclip)
 FAILED = 2  # exit code of every mistake that a sentence explains, as of argparse
+_LONGEST = 4000  # characters of a sentence
 STOPPED = 130  # what shells report for Ctrl-C
 
 _DESCRIPTION = "Put a particular person into generated pictures. One photograph becomes one small file, which any prompt can use."
@@ -32,6 +34,9 @@ The files are the same as in ComfyUI. Only use photographs of people who agreed 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code: 0, or 2 after one sentence on the error stream, or 130 when stopped."""
     options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files may hold what no terminal can print
+            stream.reconfigure(errors="backslashreplace")
     # A process that is asked to end (by a scheduler, a closed terminal) keeps its work just as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -40,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nStopped. What was finished is kept; the same command goes on from here.", file=sys.stderr)
         return STOPPED
     except IdeaError as error:
-        print(f"idea-engine: {error}", file=sys.stderr)
+        print(f"idea-engine: {shown(error, _LONGEST)}", file=sys.stderr)
         return FAILED
     except OSError as error:
-        print(f"idea-engine: {error.filename or 'A file'} cannot be used: {error.strerror or error}.", file=sys.stderr)
+        print(f"idea-engine: {shown(error.filename or 'A file')} cannot be used: {error.strerror or shown(error)}.", file=sys.stderr)
         return FAILED
     except UnicodeDecodeError as error:
         print(f"idea-engine: A text file is not in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.", file=sys.stderr)

@@ -27,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from ..face import embed_faces, search_photos
     from ..face_preview import draw_preview
+    from ..foreign_text import shown
     from .faces import describe_faces, open_pack
     from ..pictures import read_photo
     from .pictures import photo_files, write_picture
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         cosines = face.vectors @ face.vectors.T
         pairs = [(float(cosines[i, j]), i, j) for i in range(len(face)) for j in range(i)]
         low, i, j = min(pairs)
-        names = [files[face.image_index[k]].name for k in (i, j)]
+        names = [shown(files[face.image_index[k]].name) for k in (i, j)]
         print(f"alike: cosine {sum(pair[0] for pair in pairs) / len(pairs):.2f} on average, least {low:.2f} between {names[0]} and {names[1]}")
     if options.output:
         print(f"stored (biometric data): {_store(face, Path(options.output))}")

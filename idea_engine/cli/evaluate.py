@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
+import glob
 import json
 import os
 import sys
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..errors import EvaluationError
 from ..evaluate import COPYING_WARNING, contact_sheet, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from ..fingerprint import file_hash
+from ..foreign_text import parsed_json, shown
 from ..pictures import read_photo
 from ..tokens import PLACEHOLDER, scene_of
 from ..types import Identity
@@ -179,12 +181,14 @@ class Ledger:
         known = folder / "settings.json"
         if known.is_file():
             try:
-                before = json.loads(known.read_text(encoding="utf-8"))
+                before = parsed_json(known.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise EvaluationError(f"{known} is damaged ({error}). Give another folder with -o.") from error
+                raise EvaluationError(f"{known} is damaged ({shown(error)}). Give another folder with -o.") from error
+            if not isinstance(before, dict):
+                raise EvaluationError(f"{known} is damaged: a table was expected. Give another folder with -o.")
             if before != settings:
                 differs = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
-                raise EvaluationError(f"{folder} holds an evaluation with another {', '.join(differs)}. Give another folder with -o, or the same settings to go on.")
+                raise EvaluationError(f"{folder} holds an evaluation with another {shown(', '.join(differs))}. Give another folder with -o, or the same settings to go on.")
         elif folder.exists() and any(folder.iterdir()):
             raise EvaluationError(f"The folder {folder} is not empty and holds no evaluation. Give another folder with -o.")
         atomic_write(known, json.dumps(settings, indent=1).encode())
@@ -192,13 +196,18 @@ class Ledger:
         if self._file.is_file():
             for line in self._file.read_text(encoding="utf-8").splitlines():
                 try:
-                    row = json.loads(line)
+                    row = parsed_json(line)
                 except ValueError:  # the process was killed while it wrote this line
                     continue
-                if (folder / row["picture"]).is_file() and not self.holds(row["picture"]):
+                if isinstance(row, dict) and isinstance(row.get("picture"), str) and self._is_there(row["picture"]) and not self.holds(row["picture"]):
                     self.rows.append(row)
                     self._scored.add(row["picture"])
             atomic_write(self._file, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+
+    def _is_there(self, picture: str) -> bool:
+        """Whether a picture of this evaluation lies where a row says, inside the folder."""
+        place = Path(picture)
+        return not place.is_absolute() and ".." not in place.parts and (self.folder / place).is_file()
 
     def holds(self, picture: str) -> bool:
         """Whether a picture is there and scored."""
@@ -292,11 +301,11 @@ def _photos(paths: Sequence[str], name: str, alone: bool) -> dict[str, Tensor]:
     """Digest of the file → photograph; of several people each has a subfolder, or one picture, of their own name."""
     own = []
     for path in map(Path, paths):
-        inside = [path / name] if (path / name).is_dir() else sorted(path.glob(f"{name}.*")) if path.is_dir() and not alone else [path] if alone else []
+        inside = [path / name] if (path / name).is_dir() else sorted(path.glob(f"{glob.escape(name)}.*")) if path.is_dir() and not alone else [path] if alone else []
         own += inside
     if paths and not own:
         raise EvaluationError(f"There are no photographs of {name} in {', '.join(paths)}; with several identities expected a subfolder {name} there.")
-    return {hashlib.sha256(file.read_bytes()).hexdigest(): read_photo(file) for file in photo_files(own)}
+    return {file_hash(file): read_photo(file) for file in photo_files(own)}
 
 
 def _beside_strangers(subjects: Sequence[Subject], options, judge, notes: list[str]) -> list[Subject]:

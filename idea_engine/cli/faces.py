@@ -11,6 +11,7 @@ from ..errors import FaceModelError
 from ..execution_provider import PROVIDERS
 from ..face import CHOICES, PhotoFaces
 from ..face_pack import DEMO_DETECTION_SIZE
+from ..foreign_text import shown
 
 
 def face_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def describe_faces(names: Sequence[str], photos: Sequence[Tensor], found: Sequen
     """A line per photograph and per face in it."""
     lines = []
     for name, photo, seen in zip(names, photos, found):
-        lines.append(f"{name}  {photo.shape[1]} × {photo.shape[0]}, {len(seen.faces) or 'no'} face{'' if len(seen.faces) == 1 else 's'}")
+        lines.append(f"{shown(name)}  {photo.shape[1]} × {photo.shape[0]}, {len(seen.faces) or 'no'} face{'' if len(seen.faces) == 1 else 's'}")
         for number, face in enumerate(seen.faces):
             left, top, right, bottom = (round(float(edge)) for edge in face.box)
             mark = "  ← this one" if number == seen.chosen else ""

@@ -11,6 +11,7 @@ example:
   idea-engine inspect anna.safetensors
   idea-engine inspect anna.safetensors --json
 """
+_LONGEST = 1000  # characters of a note
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..file_size import shown_size
+    from ..foreign_text import shown
     from ..identity_file import inspect_identity
 
     found = inspect_identity(options.file)
@@ -27,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
         return 0
     config = found["config"]
-    losses = [loss for loss in config.get("losses", ()) if loss is not None]
+    course = config.get("losses")
+    losses = [loss for loss in (course if isinstance(course, list) else ()) if isinstance(loss, (int, float))]
     trained = ", ".join(f"{name} {config[name]}" for name in ("steps", "batch", "resolution", "seed") if name in config)
     lines = {
         "trigger": found["trigger"],
@@ -43,5 +46,5 @@ def run(options: argparse.Namespace) -> int:
         "face stored": "yes (biometric data)" if "face.embedding" in found["tensors"] else "no",
     }
     width = max(map(len, lines))
-    print("\n".join(f"{label.ljust(width)}  {value}" for label, value in lines.items() if value != ""))
+    print("\n".join(f"{label.ljust(width)}  {shown(value, _LONGEST)}" for label, value in lines.items() if value != ""))
     return 0

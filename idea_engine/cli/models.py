@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Sequence
 
 from ..errors import UnsupportedModelError
+from ..foreign_text import shown
 
 DEMO = "demo"
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
@@ -94,7 +95,7 @@ def _from_path(path: str, dtype, allow_download: bool):
         if place.is_dir():
             kind = json.loads((place / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
             if kind not in _PIPELINES:
-                raise UnsupportedModelError(f"{path} is a {kind}; supported are {' and '.join(_PIPELINES)}.")
+                raise UnsupportedModelError(f"{path} is a {shown(kind, 60)}; supported are {' and '.join(_PIPELINES)}.")
             more = {"safety_checker": None, "requires_safety_checker": False} if kind == _PIPELINES[0] else {}
             return getattr(diffusers, kind).from_pretrained(path, **options, **more)
         return diffusers.DiffusionPipeline.from_pretrained(path, **options)
@@ -105,7 +106,7 @@ def _from_path(path: str, dtype, allow_download: bool):
             "diffusers reads such a file only with the family's configuration, which it would download: allow it with --allow-download, or give a diffusers folder."
             if place.is_file() else "Expected a whole diffusers folder with a model_index.json and one folder for each part."
         )
-        raise UnsupportedModelError(f"{path} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}). {mend}") from error
+        raise UnsupportedModelError(f"{path} cannot be loaded ({type(error).__name__}: {shown(error, 160)}). {mend}") from error
 
 
 def _keys(path: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Sequence
 
 from ..checkpoint import Checkpoint
 from ..errors import IdeaError, IdentityFileError, TrainingError
+from ..foreign_text import shown
 from ..methods import RECIPES
 from .people import PersonToLearn, Team, differences, people_in
 
@@ -98,12 +99,12 @@ def run(options: argparse.Namespace) -> int:
             if team.number == 0:
                 _complain(person, error)
     if team.number == 0 and finished:
-        print(f"finished already, skipped: {', '.join(person.name for person in finished)}")
+        print(f"finished already, skipped: {shown(', '.join(person.name for person in finished), 2000)}")
     mine = team.share(waiting)
     for number, person in enumerate(mine, 1):
         try:
             if not studio.learn(person, f"{person.name} ({number} of {len(mine)})", position=team.number):
-                print(f"{person.name}: another process is at it, left to it", flush=True)
+                print(f"{shown(person.name)}: another process is at it, left to it", flush=True)
         except (IdeaError, OSError) as error:
             failed += 1
             _complain(person, error)
@@ -113,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _complain(person: PersonToLearn, error: IdeaError | OSError) -> None:
     reason = f"{error.filename or 'A file'} cannot be used: {error.strerror or error}." if isinstance(error, OSError) else error
-    print(f"idea-engine: {person.name} was not learned: {reason}", file=sys.stderr)
+    print(f"idea-engine: {shown(person.name)} was not learned: {reason}", file=sys.stderr)
 
 
 def _alone(options: argparse.Namespace) -> int:
@@ -201,7 +202,7 @@ class Studio:
         face = embed_faces(self.encoder, photos, options.choose, options.index, "skip")
         if len(face) < len(photos):
             left_out = [file.name for number, file in enumerate(person.photos) if number not in face.image_index]
-            print(f"{person.name}: no face in {', '.join(left_out)}, left out", file=sys.stderr)
+            print(f"{shown(person.name)}: no face in {shown(', '.join(left_out))}, left out", file=sys.stderr)
             photos = [photos[number] for number in face.image_index]
             captions = [captions[number] for number in face.image_index] if len(captions) > 1 else captions
         enhanced = EnhancedIdentity(
@@ -229,7 +230,7 @@ class Studio:
             bar.close()
         path = person.output
         went_on = f", resumed at step {report.resumed_at}" if report.resumed_at else ""
-        print(f"{path}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {shown_size(path.stat().st_size)}", flush=True)
+        print(f"{shown(path, 1000)}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {shown_size(path.stat().st_size)}", flush=True)
 
     def _previews(self, person: PersonToLearn, steps: int):
         """Pictures on the way, written as NAME-STEP.png; None where none are asked for. They change nothing that is learned."""
@@ -261,11 +262,9 @@ class Studio:
 
     def _inputs(self, person: PersonToLearn) -> str:
         """Names what a person is learned from. No photograph can be told from it, nor that it was among them without having them all."""
-        from hashlib import sha256
+        from ..fingerprint import content_key, file_hash
 
-        from ..fingerprint import content_key
-
-        files = [sha256(file.read_bytes()).hexdigest() for file in person.photos]
+        files = [file_hash(file) for file in person.photos]
         options = self.options
         return content_key("inputs 1", self.model_hash, self.backend.text_hash, self.names, self.encoder.recognizer, options.choose, options.index, options.caption, files)
 

@@ -83,11 +83,12 @@ def saved_trigger(name: str) -> str | None:
     """The trigger in the header of a file that Load Identity lists; None where it is another tool's, or unreadable."""
     from safetensors import safe_open
 
+    from ...idea_engine.tokens import check_trigger
     from .paths import identity_path
 
     try:
         with safe_open(identity_path(name), framework="numpy") as file:
-            return (file.metadata() or {}).get("idea.trigger")
+            return check_trigger((file.metadata() or {})["idea.trigger"])
     except Exception:  # Load Identity says what is wrong with a file, in the host's own way
         return None
 

@@ -6,9 +6,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from ...idea_engine.cache_folder import trim
 from ...idea_engine.errors import EnhancerFileError, FaceCLIPFileError, FaceModelError, IdentityFileError
-from ...idea_engine.faceclip.checkpoint import SUFFIXES as FACECLIP_SUFFIXES
 from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
+from ...idea_engine.faceclip.checkpoint import SUFFIXES as FACECLIP_SUFFIXES
+from ...idea_engine.file_names import leads_out, portable_parts, walk, write_advice
+from ...idea_engine.foreign_text import shown
 
 FACE_FOLDER, IDENTITY_FOLDER, FACECLIP_FOLDER = "insightface", "idea", "faceclip"
 ENHANCERS = "enhancers"  # a folder inside each of the identities'
@@ -16,9 +19,6 @@ DEMO = "Portrait World (demo)"  # what ships with the pack, in every dropdown
 _PACK = Path(__file__).resolve().parents[2]
 IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
 CACHE_BYTES = 4 << 30  # of kept trainings: hundreds of people, or a few of the recipe 'paper' on SDXL
-# What Windows cannot store; identities travel.
-_NOT_IN_NAMES = set('<>:"|?*') | {chr(code) for code in range(32)}
-_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 
 
 def register_folders() -> None:
@@ -82,7 +82,7 @@ def face_pack_folder(name: str) -> Path:
     if name in packs:
         return packs[name]
     raise FaceModelError(
-        f"There is no face pack named {name}. Found: {', '.join(packs) or 'none'}. Searched with every folder below: "
+        f"There is no face pack named {shown(name)}. Found: {', '.join(packs) or 'none'}. Searched with every folder below: "
         f"{', '.join(map(str, face_folders()))}. Put an insightface pack (a folder with a detector and a recognizer, as .onnx) there"
         f"{', or turn on allow_download in Load Face Model' if name == DOWNLOADABLE else ', or choose another pack in Load Face Model'}."
     )
@@ -113,7 +113,7 @@ def enhancer_path(name: str) -> Path:
     if name in known:
         return known[name]
     raise EnhancerFileError(
-        f"There is no enhancer {name} in {', '.join(str(root / ENHANCERS) for root in _folders(IDENTITY_FOLDER))}. Put the file there, or set enhancer in the "
+        f"There is no enhancer {shown(name)} in {', '.join(str(root / ENHANCERS) for root in _folders(IDENTITY_FOLDER))}. Put the file there, or set enhancer in the "
         f"ID Enhancer node to automatic or names only. Found: {', '.join(known) or 'none'}."
     )
 
@@ -131,9 +131,11 @@ def faceclip_path(name: str) -> Path:
     """
     roots = _folders(FACECLIP_FOLDER)
     if name in faceclip_files():  # so that no name leads out of the folders
-        return next(path for path in (root / name for root in roots) if path.is_file())
+        for path in (root / name for root in roots):
+            if path.is_file():  # a link may lead to nothing
+                return path
     raise FaceCLIPFileError(
-        f"There is no FaceCLIP file {name} in {', '.join(map(str, roots))}. Put face_clip_encoder.pt of ByteDance/FaceCLIP there (CC BY-NC 4.0: "
+        f"There is no FaceCLIP file {shown(name)} in {', '.join(map(str, roots))}. Put face_clip_encoder.pt of ByteDance/FaceCLIP there (CC BY-NC 4.0: "
         "non-commercial use only), or choose another file in Load FaceCLIP."
     )
 
@@ -147,10 +149,11 @@ def identity_path(name: str) -> Path:
     parts = _inside(name)
     for root in _folders(IDENTITY_FOLDER):
         path = root.joinpath(*parts)
-        if path.is_file():
-            return path
+        with suppress(OSError):  # a path that is too long for the disk
+            if path.is_file():
+                return path
     raise IdentityFileError(
-        f"There is no identity file {name} in {', '.join(map(str, _folders(IDENTITY_FOLDER)))}. Choose another file in Load Identity, or put it there."
+        f"There is no identity file {shown(name)} in {', '.join(map(str, _folders(IDENTITY_FOLDER)))}. Choose another file in Load Identity, or put it there."
     )
 
 
@@ -160,11 +163,20 @@ def new_identity_path(name: str) -> Path:
     Raises:
         IdentityFileError: the name is empty, leads out of the folder or cannot be a file name; or the folder cannot be made.
     """
-    path = _folders(IDENTITY_FOLDER)[0].joinpath(*_inside(name))
+    root = _folders(IDENTITY_FOLDER)[0]
+    path = root.joinpath(*_inside(name))
+    if leads_out(path.parent, root):
+        raise IdentityFileError(
+            f"The filename '{shown(name, 80)}' leads through a link out of {root}, and nothing is written there. Change filename in Save Identity, or name the "
+            "link's folder as a folder for idea in extra_model_paths.yaml."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise IdentityFileError(f"The folder {path.parent} cannot be made ({error}). Choose another filename in Save Identity.") from error
+        raise IdentityFileError(
+            f"The folder {path.parent} cannot be made: {error.strerror or error}. {write_advice(error, path.parent)} Another folder for idea can be named in "
+            "extra_model_paths.yaml."
+        ) from error
     return path
 
 
@@ -188,21 +200,15 @@ def training_cache() -> Path:
 
 def trim_training_cache(limit: int = CACHE_BYTES) -> None:
     """Delete the trainings that were used longest ago until the rest takes at most ``limit`` bytes; what is lost is time, not a person."""
-    files = sorted((path for path in training_cache().iterdir() if path.is_file()), key=lambda path: path.stat().st_mtime, reverse=True)
-    total = 0
-    for path in files:
-        total += path.stat().st_size
-        if total > limit:
-            with suppress(OSError):  # Windows deletes no file in use; it goes the next time
-                path.unlink()
+    trim(training_cache(), limit)
 
 
 def _files_below(folder_name: str, suffixes: tuple[str, ...]) -> list[str]:
     names = set()
     for root in _folders(folder_name):
-        for folder, _, files in os.walk(root, followlinks=True):
-            found = (Path(folder, file).relative_to(root) for file in files if file.lower().endswith(suffixes))
-            names |= {path.as_posix() for path in found}
+        for folder, files in walk(root):
+            # A link to nothing is no file.
+            names |= {(folder / file).relative_to(root).as_posix() for file in files if file.lower().endswith(suffixes) and os.path.isfile(folder / file)}
     return sorted(names)
 
 
@@ -215,14 +221,12 @@ def _folders(name: str) -> list[Path]:
 
 def _inside(name: str) -> tuple[str, ...]:
     """The parts of a relative path that stays below its folder, on every operating system."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if not parts or name.strip() == "":
-        raise IdentityFileError("The filename of the identity is empty. Type a name such as anna.")
-    unstorable = _NOT_IN_NAMES & set(name) or any(part[-1] in ". " or part.split(".")[0].strip().upper() in _DEVICES for part in parts)
-    if name.replace("\\", "/").startswith("/") or ".." in parts or unstorable:
+    try:
+        return portable_parts(name)
+    except ValueError as error:
+        if str(error) == "is empty":
+            raise IdentityFileError("The filename of the identity is empty. Type a name such as anna.") from None
         raise IdentityFileError(
-            f"The filename {name!r} is not allowed: expected a name such as anna or family/anna, inside models/{IDENTITY_FOLDER}, without "
-            'leading /, .. or any of < > : " | ? *, no dot or space at its end, and not a device of Windows such as CON or NUL. '
+            f"The filename '{shown(name, 80)}' is not allowed: it {error}. Expected a name such as anna or family/anna, inside models/{IDENTITY_FOLDER}. "
             "Change it in Save Identity or Load Identity."
-        )
-    return tuple(parts)
+        ) from None

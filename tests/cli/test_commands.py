@@ -101,3 +101,17 @@ def test_a_mistake_ends_in_a_sentence(cli, anna_file, demo_pack, arguments, sent
     other = Identity(ModelFamily("sd2", {"clip_h": 1024}), {"clip_h": torch.randn(2, 1024)}, IdentityMetadata("<anna>", "imported", "sd2"))
     places = {"PACK": demo_pack, "ANNA": anna_file, "OTHER": save_identity(other, cli.folder / "other")}
     assert re.search(sentence, cli.fail(*(places.get(argument, argument) for argument in arguments)))
+
+
+def test_a_note_cannot_look_like_a_line_of_ours(cli, tmp_path):
+    """Escape sequences and ends of lines of a foreign file; 'face stored  no' could be forged."""
+    import torch
+    from idea_engine.identity_file import save_identity
+    from idea_engine.types import Identity, IdentityMetadata, ModelFamily
+
+    note = "agreed\nface stored      no\x1b[1A\x1b[2K\u202e"
+    meta = IdentityMetadata("<anna>", "fast", "sd1", recognizer=note, licence=note, config={"losses": ["a"], "steps": note}, consent=note)
+    save_identity(Identity(ModelFamily("sd1", {"clip_l": 8}), {"clip_l": torch.zeros(2, 8)}, meta, face=torch.zeros(512)), tmp_path / "anna", store_face=True)
+    said = cli.run("inspect", "anna.safetensors")
+    assert len([line for line in said.splitlines() if line.startswith("face stored")]) == 1 and "yes (biometric data)" in said
+    assert not {"\x1b", "\u202e"} & set(said) and said.count("\\x1b[1A") == 4

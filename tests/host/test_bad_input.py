@@ -212,7 +212,8 @@ class _Hostile:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize("name", ["../evil", "../../output/evil", "/tmp/evil", "a/../../evil", "..\\evil", "", "NUL", "con.evil", "aux /evil", "evil./anna"])
+@pytest.mark.parametrize("name", ["../evil", "../../output/evil", "/tmp/evil", "a/../../evil", "..\\evil", "", "NUL", "con.evil", "aux /evil", "evil./anna", "COM¹", "evil/lpt².x", "CONIN$",
+                                  "evil\u202egpj", "evil\nanna", "evil" * 100])
 def test_a_file_name_that_leaves_the_folder(host, graph, name):
     loader = tiny(graph)
     before = sorted(p for p in host.base.root.rglob("*evil*"))
@@ -223,6 +224,25 @@ def test_a_file_name_that_leaves_the_folder(host, graph, name):
     reading = alone.add("IDEA_LoadIdentity", identity=f"{name}.safetensors")
     with pytest.raises((PromptRejectedError, NodeFailedError)):
         host.probe(alone, "identities:digest", a=reading[0])
+
+
+def test_links_lead_neither_out_of_the_folder_nor_round_in_it(host, graph, tmp_path):
+    folder = host.base.root / "models" / "idea"
+    folder.mkdir(parents=True, exist_ok=True)
+    links = {"out": tmp_path, "round": folder, "loop": folder / "loop"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    try:
+        made = random_identity(graph, tiny(graph))[0]
+        for name in ("out/evil", "loop/evil"):
+            alone = type(graph)(graph.prompt)
+            fails(host, alone, alone.add("IDEA_SaveIdentity", identity=made, filename=name), "leads through a link out of")
+        assert not list(tmp_path.iterdir())
+        listed = host.client.object_info()["IDEA_LoadIdentity"]["input"]["required"]["identity"][0]
+        assert not [name for name in listed if name.startswith(("round/", "loop/"))]
+    finally:
+        for name in links:
+            (folder / name).unlink()
 
 
 def test_a_full_disk(host, graph):
