@@ -62,10 +62,10 @@ class Host:
             return None
         return done.stdout.strip() or None
 
-    def python(self, environment: Environment) -> Path:
-        """Return the interpreter of its own environment on top of `environment`; that of `environment` where it was not made one."""
-        own = environment.of_host(self.environment_name).python
-        return own if own.is_file() else environment.python
+    def environment(self, shared: Environment) -> Environment:
+        """Return its own environment on top of `shared`; `shared` itself where none was made for it."""
+        own = shared.of_host(self.environment_name)
+        return own if own.python.is_file() else shared
 
     def __str__(self):
         return f"{self.id} ({self.found_as})"
@@ -141,6 +141,7 @@ def version_key(version: str) -> tuple[int, ...]:
 
 def read_checkout(root: Path, found_as: str) -> Host | None:
     """Return the ComfyUI at `root`, or None if there is none, or half of one."""
+    root = root.absolute()  # its process starts in another folder
     if what_is_wrong(root):
         return None
     for file, pattern in (("comfyui_version.py", r"__version__\s*=\s*[\"']([^\"']+)"), ("pyproject.toml", r"(?m)^version\s*=\s*[\"']([^\"']+)")):

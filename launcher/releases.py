@@ -14,6 +14,7 @@ from .errors import LauncherError
 
 REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
 TAG = r"([0-9a-f]{40})\s+refs/tags/(v?(\d+(?:\.\d+)+))(\^\{\})?\s"  # as git lists tags; ^{} is the commit that a tag with a message points to
+GIT = "git"
 SECONDS = {"list": 60, "download": 600}
 
 
@@ -29,14 +30,10 @@ class Release:
 
 def releases(repository: str = REPOSITORY) -> tuple[Release, ...]:
     """Return every release, the newest first; test versions such as v1.0.0-rc1 are none. Raises LauncherError."""
-    try:
-        if shutil.which("git"):
-            listed = _git(["ls-remote", "--tags", repository], SECONDS["list"])
-        else:  # what git itself asks for
-            listed = _open(f"{repository}/info/refs?service=git-upload-pack", SECONDS["list"]).read().decode("utf-8", "replace")
-    except (OSError, subprocess.SubprocessError) as error:
-        raise LauncherError(f"The releases of ComfyUI could not be listed from {repository}: {_reason(error)}. "
-                            "Give a ComfyUI you have with --host FOLDER.") from error
+    listed = _with_git_or_without(
+        lambda: _git(["ls-remote", "--tags", repository], SECONDS["list"]),
+        lambda: _open(f"{repository}/info/refs?service=git-upload-pack", SECONDS["list"]).read().decode("utf-8", "replace"),  # what git itself asks for
+        f"The releases of ComfyUI could not be listed from {repository}")
     found: dict[str, Release] = {}
     for commit, tag, version, peeled in re.findall(TAG, listed):
         if peeled or version not in found:
@@ -61,12 +58,9 @@ def fetch_release(version: str | None = None, repository: str = REPOSITORY, say=
             return folder
         say(f"Downloading ComfyUI {release.version} (commit {release.commit}) to {folder}")
         partial = folder.with_name("ComfyUI.partial")
-        shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
-        try:
-            got = (_clone if shutil.which("git") else _unpack_archive)(release, partial)
-        except (OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
-            raise LauncherError(f"ComfyUI {release.version} could not be downloaded: {_reason(error)}. Give a ComfyUI you have with --host FOLDER.") from error
+        got = _with_git_or_without(lambda: _clone(release, partial), lambda: _unpack_archive(release, partial),
+                                   f"ComfyUI {release.version} could not be downloaded")
         if got != release.commit:
             shutil.rmtree(partial, ignore_errors=True)
             raise LauncherError(f"What {repository} gave as {release.tag} is commit {got or 'unknown'}, but the tag stands for {release.commit}. "
@@ -88,7 +82,19 @@ def _record(folder: Path) -> Path:
     return folder.with_name(folder.name + ".release.json")
 
 
+def _with_git_or_without(with_git, without, failure: str) -> str:
+    """Return what the first way that works returns: a Mac without its developer tools has a `git` that does nothing. Raises LauncherError."""
+    reasons = []
+    for way in ([with_git] if shutil.which(GIT) else []) + [without]:
+        try:
+            return way()
+        except (OSError, ValueError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
+            reasons.append(f"{'git: ' if way is with_git else ''}{_reason(error)}")
+    raise LauncherError(f"{failure}: {'; '.join(reasons)}. Give a ComfyUI you have with --host FOLDER.")
+
+
 def _clone(release: Release, folder: Path) -> str:
+    shutil.rmtree(folder, ignore_errors=True)
     _git(["-c", "advice.detachedHead=false", "clone", "--quiet", "--depth", "1", "--branch", release.tag, release.repository, str(folder)],
          SECONDS["download"])
     return _git(["-C", str(folder), "rev-parse", "HEAD"], SECONDS["list"]).strip()
@@ -98,7 +104,8 @@ def _unpack_archive(release: Release, folder: Path) -> str:
     """Unpack the archive of the release; return the commit that stands in it, as git writes it into every archive it makes."""
     archive, unpacked = folder.with_suffix(".zip"), folder.with_name("ComfyUI.unpacked")
     archive.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(unpacked, ignore_errors=True)
+    for leftover in (folder, unpacked):
+        shutil.rmtree(leftover, ignore_errors=True)
     with _open(f"{release.repository}/archive/{release.commit}.zip", SECONDS["download"]) as source, open(archive, "wb") as target:
         shutil.copyfileobj(source, target)
     with zipfile.ZipFile(archive) as file:
@@ -116,7 +123,7 @@ def _open(address: str, seconds: int):
 
 
 def _git(arguments: list[str], seconds: int) -> str:
-    return subprocess.run(["git", *arguments], check=True, timeout=seconds, capture_output=True, text=True, encoding="utf-8", errors="replace",
+    return subprocess.run([GIT, *arguments], check=True, timeout=seconds, capture_output=True, text=True, encoding="utf-8", errors="replace",
                           stdin=subprocess.DEVNULL).stdout
 
 

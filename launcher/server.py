@@ -30,8 +30,9 @@ class HostProcess:
     def __init__(self, host: Host, base: BaseDirectory, environment: Environment | None = None, variables: dict[str, str] | None = None,
                  cpu: bool = True, port: int | None = None, log: Path | None = None):
         """Args: environment: the shared one; default: that of the running Python. variables: of the process; default: this process's own."""
+        shared = environment or Environment(Path(sys.prefix))
         self.host, self.base = host, base
-        self.python = host.python(environment) if environment else host.python(Environment(Path(sys.prefix)))
+        self.python, self._has_its_own = host.environment(shared).python, host.environment(shared) != shared
         self.variables, self.cpu = variables, cpu
         self.port = port or free_port()
         self.log = log or base.root / "host.log"
@@ -97,8 +98,10 @@ class HostProcess:
         while time.monotonic() < deadline:
             if self._guard.poll() is not None:
                 error = self.last_error()
+                hint = "" if self._has_its_own else ("\nNothing was installed for this ComfyUI yet: python quickstart.py test installs what "
+                                                     "each ComfyUI that it finds asks for.")
                 raise LauncherError(f"{self.host.id} stopped while starting (exit code {self._guard.returncode}){error and ': ' + error}\n"
-                                    f"Its log is {self.log}; it ends with\n{self.last_lines()}")
+                                    f"Its log is {self.log}; it ends with\n{self.last_lines()}{hint}")
             try:
                 with urllib.request.urlopen(self.address + "/queue", timeout=5) as answer:
                     answer.read()

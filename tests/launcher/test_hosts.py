@@ -100,6 +100,12 @@ def test_the_version_comes_from_pyproject_where_there_is_no_version_file(tmp_pat
     assert hosts.read_checkout(root, "").version == "0.3.41"
 
 
+def test_a_folder_is_found_from_everywhere(tmp_path, monkeypatch):
+    comfyui(tmp_path / "ComfyUI")
+    monkeypatch.chdir(tmp_path)
+    assert hosts.find_checkouts(hosts.Path("ComfyUI")).preferred.root == tmp_path / "ComfyUI"
+
+
 def test_a_chosen_folder_that_is_no_comfyui_is_refused(tmp_path):
     with pytest.raises(LauncherError, match="main.py"):
         hosts.find_checkouts(tmp_path)

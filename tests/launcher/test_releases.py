@@ -3,6 +3,7 @@ import http.server
 import json
 import shutil
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -125,13 +126,24 @@ def test_an_archive_of_another_commit_is_not_kept(upstream, site, monkeypatch, t
 
 
 @pytest.mark.parametrize("with_git", (True, False))
-def test_a_download_that_fails_says_why(with_git, site, monkeypatch, tmp_path):
+def test_a_download_that_fails_says_why(with_git, monkeypatch, tmp_path):
     monkeypatch.setenv("IDEA_CACHE", str(tmp_path / "cache"))
     if not with_git:
         monkeypatch.setattr(releases.shutil, "which", lambda name: None)
     nowhere = (tmp_path / "nowhere").as_uri()
-    with pytest.raises(LauncherError, match="could not be listed from .*nowhere: .*(not exist|No such file|not appear).*--host FOLDER"):
+    with pytest.raises(LauncherError, match="could not be listed from .*nowhere: .*(not exist|No such file|not appear).*--host FOLDER") as caught:
         releases.releases(nowhere)
+    assert ("git: fatal: " in str(caught.value)) == with_git
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the git that does nothing is a shell script")
+def test_a_git_that_does_nothing_is_as_good_as_none(site, monkeypatch, tmp_path):
+    (tmp_path / "git").write_text("#!/bin/sh\necho 'xcrun: error: invalid active developer path' >&2\nexit 1\n", encoding="utf-8")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("IDEA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(releases, "GIT", str(tmp_path / "git"))
+    folder = fetch_release("0.9.0", site.address, say=lambda text: None)
+    assert read_checkout(folder, "test").version == "0.9.0" and not (folder / ".git").exists()
 
 
 def test_quickstart_takes_the_newest_release_where_there_is_no_comfyui_and_the_one_that_is_named(upstream, monkeypatch, tmp_path, capsys):

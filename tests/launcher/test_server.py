@@ -128,8 +128,9 @@ sys.exit(1)
 """
     with pytest.raises(LauncherError) as caught:
         make(main).start()
-    first, second, *last = str(caught.value).splitlines()
+    first, second, *last, hint = str(caught.value).splitlines()
     assert first.endswith("(exit code 1): ModuleNotFoundError: No module named 'never_heard_of'") and "host.log" in second
+    assert hint.startswith("Nothing was installed for this ComfyUI yet: python quickstart.py test")
     assert last and set(last) <= {"    and so on", "    "} and "\x1b" not in str(caught.value)
 
 
