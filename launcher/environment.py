@@ -126,7 +126,8 @@ def _create_of_host(environment: Environment, own: Environment):
 
 def _install(environment: Environment, layer: Layer, say):
     log, place = environment.folder / "install.log", environment.place(layer)
-    say(f"Installing {layer.name}: {_shortened(layer.lines)}")
+    name = layer.name + (f" of {layer.host}" if layer.host else "")
+    say(f"Installing {name}: {_shortened(layer.lines)}")
     if layer.host:
         _create_of_host(environment, place)
     if layer.instead_of:
@@ -136,9 +137,9 @@ def _install(environment: Environment, layer: Layer, say):
     for attempt in range(TRIES):
         if _pip(place, ["install", "--progress-bar", "off", *options, *lines, *_beside(environment, layer)], log, say) == 0:
             break
-        say(f"  pip could not install {layer.name}" + (", trying once more." if attempt + 1 < TRIES else "."))
+        say(f"  pip could not install {name}" + (", trying once more." if attempt + 1 < TRIES else "."))
     else:
-        raise LauncherError(f"pip could not install {layer.name}; its messages are in {log}. The last of them: {_last_error(log)} "
+        raise LauncherError(f"pip could not install {name}; its messages are in {log}. The last of them: {_last_error(log)} "
                             "Check the network and the free disk space, then run the same command again: it goes on from here.")
     marker = place.folder / "layers" / layer.key
     marker.write_text(environment.versions(layer) if layer.host else "\n".join(layer.lines), encoding="utf-8")

@@ -32,12 +32,18 @@ class HostProcess:
         """Args: environment: the shared one; default: that of the running Python. variables: of the process; default: this process's own."""
         shared = environment or Environment(Path(sys.prefix))
         self.host, self.base = host, base
-        self.python, self._has_its_own = host.environment(shared).python, host.environment(shared) != shared
+        self._environment = host.environment(shared)
+        self._has_its_own = self._environment != shared
         self.variables, self.cpu = variables, cpu
         self.port = port or free_port()
         self.log = log or base.root / "host.log"
         self._guard: subprocess.Popen | None = None
         self._process_id = 0
+
+    @property
+    def python(self) -> Path:
+        """The interpreter it runs on."""
+        return self._environment.python
 
     @property
     def address(self) -> str:
@@ -68,8 +74,9 @@ class HostProcess:
             hub = self.base.root / "models" / "huggingface"  # it lists this folder at start and fails if there is none
             hub.mkdir(parents=True, exist_ok=True)
             variables |= {"HF_HUB_CACHE": str(hub)}
-        # What a node pack starts by name, pip for one, is that of the host's own environment.
-        return variables | {"PATH": os.pathsep.join([str(self.python.parent), variables.get("PATH", "")])}
+        if self._has_its_own:  # what a node pack starts by name, pip for one, is that of the same environment
+            variables |= {"VIRTUAL_ENV": str(self._environment.folder), "PATH": os.pathsep.join([str(self.python.parent), variables.get("PATH", "")])}
+        return variables
 
     def __enter__(self) -> "HostProcess":
         self.start()
