@@ -36,10 +36,12 @@ class Progress:
 class Checkpoint:
     """One training, in one file named by the hash of everything that determines its result."""
 
-    def __init__(self, path: Path, seconds: float | None = None):
+    def __init__(self, path: Path, seconds: float | None = None, trigger: str = ""):
         """Args: seconds: least time between two saves of a running training, which may be killed; by default a minute. Saving takes at most a
         twentieth of the time, however long it is; an interrupted training is saved in any case.
+        trigger: whose training it is, so that it can be found when the person is to be forgotten.
         """
+        self.trigger = trigger
         self.path, self.seconds = Path(path), SAVE_SECONDS if seconds is None else seconds
         self.kept: int | None = None  # the step that the file holds, as far as this process knows
         self._saved = time.monotonic()  # when the last save ended
@@ -63,7 +65,8 @@ class Checkpoint:
             for name, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().clone().contiguous()
         try:
-            atomic_write(self.path, lambda path: save_file(tensors, path, metadata={"progress": json.dumps(vars(progress))}))
+            metadata = {"progress": json.dumps(vars(progress)), "idea.trigger": self.trigger}
+            atomic_write(self.path, lambda path: save_file(tensors, path, metadata=metadata))
             self.kept = progress.step
         except Exception as error:  # safetensors raises its own kind for a full disk
             _log.warning("The interrupted training could not be kept for resuming: %s", error)

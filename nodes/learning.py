@@ -97,7 +97,7 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
     with closing(backend), TrainingProgress(node_id, steps, backend.model.model.latent_format) as progress:
         identity, report = train(
             backend, enhanced, list(photos), config, masks=masks, on_step=progress, previews=progress.previews(every, judge),
-            checkpoint=Checkpoint(training_cache() / f"{key}.partial"), stop=progress.stopping, build=build or build_module,
+            checkpoint=Checkpoint(training_cache() / f"{key}.partial", trigger=config.trigger), stop=progress.stopping, build=build or build_module,
             keep=lambda identity: _keep(identity, finished),  # not called for what was stopped, which is not what these inputs give
         )
     trim_training_cache()

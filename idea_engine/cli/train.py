@@ -209,7 +209,7 @@ class Studio:
             self.backend.family, face.mean(), self.anchor, options.seed, recognizer=face.recognizer, licence=face.licence, masks=face.masks
         )
         config = self._config(person, captions)
-        checkpoint = Checkpoint(person.partial(self._key(enhanced, photos, config)), options.save_every)
+        checkpoint = Checkpoint(person.partial(self._key(enhanced, photos, config)), options.save_every, person.trigger)
         steps = config.resolved().steps
         bar = Bar(title, steps, position)
 

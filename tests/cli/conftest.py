@@ -19,7 +19,8 @@ class CommandLine:
         self.folder = folder
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
+        return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8",
+                "IDEA_CACHE": str(self.folder / "cache"), "COMFYUI_PATH": ""}
 
     def start(self, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen | WarmProcess:
         """The running process."""

@@ -115,3 +115,13 @@ def test_a_note_cannot_look_like_a_line_of_ours(cli, tmp_path):
     said = cli.run("inspect", "anna.safetensors")
     assert len([line for line in said.splitlines() if line.startswith("face stored")]) == 1 and "yes (biometric data)" in said
     assert not {"\x1b", "\u202e"} & set(said) and said.count("\\x1b[1A") == 4
+
+
+def test_forgetting_lists_what_it_removes(cli, anna_file):
+    import shutil
+
+    shutil.copy(anna_file, cli.folder / "anna.safetensors")
+    assert cli.run("forget", "anna", "--dry-run") == "would remove anna.safetensors (identity)\n" and (cli.folder / "anna.safetensors").is_file()
+    assert cli.run("forget", "<anna>") == "removed anna.safetensors (identity)\n" and not (cli.folder / "anna.safetensors").exists()
+    assert cli.run("forget", "anna") == "Nothing of anna was found.\n"
+    assert "no name of a person" in cli.fail("forget", "../anna") and "There is no folder" in cli.fail("forget", "anna", "--in", "nowhere")
