@@ -9,7 +9,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -46,8 +46,14 @@ def found_hosts(only: str | None = None) -> list[Host]:
 
 
 @contextmanager
-def started(host: Host, packs: dict[str, Path], variables: dict[str, str] | None = None) -> Iterator[HostProcess]:
-    """A host process with these node packs (folder name → source) and nothing else; on the GPU if there is one."""
+def started(host: Host, packs: dict[str, Path], variables: dict[str, str] | None = None, cpu: bool | None = None,
+            options: Sequence[str] = ()) -> Iterator[HostProcess]:
+    """A host process with these node packs (folder name → source) and nothing else; on the GPU if there is one.
+
+    Args:
+        cpu: whether on the CPU in any case, or on the GPU.
+        options: more of the host's own, such as --deterministic.
+    """
     import torch
 
     environment = Environment(Path(sys.prefix))
@@ -56,7 +62,8 @@ def started(host: Host, packs: dict[str, Path], variables: dict[str, str] | None
         for name, source in packs.items():
             base.add_node_pack(source, name)
         everything = {**environment.variables(), **(variables or {})}
-        with HostProcess(host, base, environment, everything, cpu=not torch.cuda.is_available()) as process:
+        cpu = not torch.cuda.is_available() if cpu is None else cpu
+        with HostProcess(host, base, environment, everything, cpu=cpu, options=options) as process:
             yield process
 
 

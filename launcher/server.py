@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import guard
@@ -28,13 +29,17 @@ class HostProcess:
     """A ComfyUI server process. Use it in a `with` statement: it starts on entry and is surely stopped on exit."""
 
     def __init__(self, host: Host, base: BaseDirectory, environment: Environment | None = None, variables: dict[str, str] | None = None,
-                 cpu: bool = True, port: int | None = None, log: Path | None = None):
-        """Args: environment: the shared one; default: that of the running Python. variables: of the process; default: this process's own."""
+                 cpu: bool = True, port: int | None = None, log: Path | None = None, options: Sequence[str] = ()):
+        """Args:
+            environment: the shared one; default: that of the running Python.
+            variables: of the process; default: this process's own.
+            options: more of the host's own, such as --cache-none.
+        """
         shared = environment or Environment(Path(sys.prefix))
         self.host, self.base = host, base
         self._environment = host.environment(shared)
         self._has_its_own = self._environment != shared
-        self.variables, self.cpu = variables, cpu
+        self.variables, self.cpu, self.options = variables, cpu, tuple(options)
         self.port = port or free_port()
         self.log = log or base.root / "host.log"
         self._guard: subprocess.Popen | None = None
@@ -57,7 +62,7 @@ class HostProcess:
 
     def command(self) -> list[str]:
         """Return the command line for this host."""
-        shared = ["--port", str(self.port), "--disable-auto-launch", *(["--cpu"] if self.cpu else [])]
+        shared = ["--port", str(self.port), "--disable-auto-launch", *(["--cpu"] if self.cpu else []), *self.options]
         if self.host.root is None:
             return [str(self.python), "-m", "comfy.cmd.main", "--cwd", str(self.base.root), "--disable-known-models", *shared]
         options = ["--base-directory", str(self.base.root)]

@@ -154,9 +154,11 @@ def test_a_person_is_learned_from_an_uploaded_photograph(host, graph, demo):
     name = host.client.upload_picture(PHOTO)
     photo = graph.add("LoadImage", image=name)
     faces, face, trained, (untrained, learned) = learn(graph, demo, photo[0])
-    assert len(set(digests(host, graph, sample(graph, demo, positive=encode(graph, demo[1], "a photo of <anna> in a forest")[0]), untrained, learned))) == 3
+    host.client.free()  # newer hosts do not repeat what cached nodes had shown
     shown = host.run(graph).outputs[faces.id]["text"][0]
     assert "Apache-2.0" in shown and "at 320" in shown  # 640 was asked for
+    plain = sample(graph, demo, positive=encode(graph, demo[1], "a photo of <anna> in a forest")[0])
+    assert len(set(digests(host, graph, plain, untrained, learned))) == 3
 
 
 def test_the_photograph_that_ships_is_the_one_in_the_examples(host, graph, demo):

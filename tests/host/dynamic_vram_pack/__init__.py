@@ -2,7 +2,8 @@
 
 The host's own patchers and layers run, only its library comfy-aimdo is a stand-in. The card is `cpu:0`, PyTorch's
 second name of the CPU: to the host another device than `cpu`, to tensors the same memory. `play` switches it on for the
-models that are loaded from then on, `stop` off. The environment variable `IDEA_DYNAMIC_VRAM` plays from the start.
+models that are loaded from then on, `stop` off. The environment variable `IDEA_DYNAMIC_VRAM` plays from the start: a
+mode, or `plain` for models that are not dynamic.
 """
 import ctypes
 import mmap
@@ -171,5 +172,5 @@ def _tensor(allocation, device):
     return torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8)
 
 
-if os.environ.get("IDEA_DYNAMIC_VRAM") and is_possible():
-    play(os.environ["IDEA_DYNAMIC_VRAM"])
+if (_asked := os.environ.get("IDEA_DYNAMIC_VRAM")) and is_possible():
+    play("resident" if _asked == "plain" else _asked, dynamic=_asked != "plain")
