@@ -42,6 +42,8 @@ def _probe(function: str, **inputs) -> dict:
 @pytest.mark.one_host
 @pytest.mark.parametrize("options", SETS, ids=" ".join)
 def test_the_first_workflow_learns_the_same_however_comfyui_was_started(host, usual, options):
+    if host.id.startswith("pip"):
+        pytest.skip("a ComfyUI of June 2024 knows none of these options")
     with HostProcess(host.process.host, host.base, options=options) as process:
         assert learned(Client(process.address)) == usual
     assert all(usual["pictures"])
