@@ -63,10 +63,10 @@ def read_photo(path: Path | str) -> Tensor:
         ImageOps.exif_transpose(picture, in_place=True)
         upright = picture
         if upright.mode == "F" or upright.mode.startswith("I"):  # convert("RGB") would cut everything above 255 to white
-            grey = np.asarray(upright).astype(np.float32)
+            grey = np.nan_to_num(np.asarray(upright).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
             white = next((depth for depth in _BIT_DEPTHS if grey.max() <= depth), float(grey.max()))
             white = white if upright.mode == "F" else max(white, 65535.0)
-            return torch.from_numpy(np.nan_to_num(grey)).div_(white).clamp_(0.0, 1.0)[:, :, None].repeat(1, 1, 3)
+            return torch.from_numpy(grey).div_(white).clamp_(0.0, 1.0)[:, :, None].repeat(1, 1, 3)
         upright = upright if upright.mode == "RGB" else upright.convert("RGB")
         return torch.from_numpy(np.asarray(upright).astype(np.float32)).div_(255.0)
 

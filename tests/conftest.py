@@ -27,6 +27,8 @@ from launcher import hosts  # noqa: E402  (not before it can be imported by name
 def pytest_addoption(parser):
     parser.addoption("--every-host", action="store_true", help="run the tests marked one_host on every ComfyUI that is found, not only on the newest")
     parser.addoption("--newest-host", action="store_true", help="run the host tests on the newest ComfyUI that is found and on no other")
+    parser.addoption("--fuzz-minutes", type=float, default=0.0, help="how long tests/fuzz goes on with each kind of files; by default a fixed number of them")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="the number of the first attempt of each kind in tests/fuzz")
 
 
 _HOST = re.compile(r"(?<=[\[-])(comfyui-(?:\d|unknown)|pip-\d)[\w.]*")  # in a test's name, as launcher.hosts calls hosts

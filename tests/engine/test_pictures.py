@@ -111,6 +111,12 @@ def test_grey_photographs_of_numbers_with_a_point_are_read(tmp_path, scale):
     torch.testing.assert_close(read_photo(tmp_path / "anna.tif")[0, :, 0], torch.linspace(0, 1, 64), atol=1e-4, rtol=0)
 
 
+def test_values_that_are_no_numbers_are_black(tmp_path):
+    Image.fromarray(np.array([[np.nan, np.inf], [-np.inf, 1.0]], dtype=np.float32).repeat(16, 0).repeat(16, 1)).save(tmp_path / "anna.tif")
+    photo = read_photo(tmp_path / "anna.tif")
+    assert photo[0, 0].tolist() == photo[0, -1].tolist() == photo[-1, 0].tolist() == [0.0] * 3 and photo[-1, -1].tolist() == [1.0] * 3
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_photograph_stands_upright_as_the_camera_noted_it(tmp_path, bits):
     pixels = np.zeros((20, 40), np.uint8 if bits == 8 else np.uint16)
