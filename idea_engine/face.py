@@ -11,11 +11,12 @@ from torch import Tensor
 from .errors import FaceNotFoundError
 from .face_align import CROP_SIZE, align_face
 from .face_head import align_head
-from .face_mask import face_mask
+from .face_mask import face_masks
 from .face_search import DetectedFace, FaceDetector, find_faces
-from .photos import check_photo, photo_key
+from .photos import check_photo, photo_key, to_pixels
 from .types import FaceEmbedding
 
+CERTAIN_SCORE = 0.75  # of the detector: faces in photographs mostly lie above; a 'face' in a vase or in noise below
 CHOICES = ("largest", "best score", "left to right", "index")
 ON_MISSING = ("error", "skip")
 
@@ -60,7 +61,7 @@ def search_photos(encoder: FaceDetector, images: Sequence[Tensor], choose: str =
         raise ValueError(f"choose is {choose!r}, expected one of {', '.join(CHOICES)}")
     found = []
     for number, image in enumerate(images, 1):
-        faces = _ordered(find_faces(encoder, _to_pixels(check_photo(image, f"Photograph {number}"))), choose)
+        faces = _ordered(find_faces(encoder, to_pixels(check_photo(image, f"Photograph {number}"))), choose)
         wanted = index if choose in ("left to right", "index") else 0
         found.append(PhotoFaces(tuple(faces), wanted if 0 <= wanted < len(faces) else None))
     return found
@@ -97,9 +98,11 @@ def embed_faces(
         raise FaceNotFoundError(_missing_sentence(found, missing, index))
     rows = [(number, photo.faces[photo.chosen]) for number, photo in enumerate(found) if photo.chosen is not None]
     photos = {number: check_photo(images[number], f"Photograph {number + 1}") for number, _ in rows}
-    pixels = {number: _to_pixels(photo) for number, photo in photos.items()}
-    crops = np.stack([align_face(pixels[number], face.landmarks) for number, face in rows])
-    heads = np.stack([align_head(pixels[number], face.landmarks) for number, face in rows])
+    cuts = []
+    for number, face in rows:  # one photograph's pixels at a time
+        pixels = to_pixels(photos[number])
+        cuts.append((align_face(pixels, face.landmarks), align_head(pixels, face.landmarks)))
+    crops, heads = (np.stack(cut) for cut in zip(*cuts))
     boxes = torch.from_numpy(np.stack([face.box for _, face in rows])).float()
     landmarks = torch.from_numpy(np.stack([face.landmarks for _, face in rows])).float()
     return FaceEmbedding(
@@ -108,7 +111,7 @@ def embed_faces(
         boxes=boxes,
         landmarks=landmarks,
         crops=torch.from_numpy(crops.astype(np.float32) / 255.0),
-        masks=tuple(face_mask(boxes[i], landmarks[i], *pixels[number].shape[:2]) for i, (number, _) in enumerate(rows)),
+        masks=face_masks(boxes, landmarks, [photos[number].shape[:2] for number, _ in rows]),
         image_index=tuple(number for number, _ in rows),
         recognizer=encoder.recognizer,
         licence=encoder.licence,
@@ -117,9 +120,19 @@ def embed_faces(
     )
 
 
-def _to_pixels(image: Tensor) -> np.ndarray:
-    """(H, W, 3) in 0..1 → uint8: what detectors and recognizers were trained on."""
-    return np.ascontiguousarray((image * 255.0).round().to("cpu", torch.uint8).numpy())
+def doubts(found: Sequence[PhotoFaces]) -> str:
+    """A sentence on the chosen faces of which the detector is not certain; '' where there are none."""
+    doubtful = [
+        (number, photo) for number, photo in enumerate(found) if photo.chosen is not None and photo.faces[photo.chosen].score < CERTAIN_SCORE
+    ]
+    if not doubtful:
+        return ""
+    scores = ", ".join(f"{photo.faces[photo.chosen].score:.2f}" for _, photo in doubtful)
+    name = _name([number for number, _ in doubtful], len(found))
+    return (
+        f"It is not certain that what was found in {name} is a face (confidence {scores}, expected {CERTAIN_SCORE} or more). Look at preview: if the green "
+        "box holds no face, or a covered one, use another photograph."
+    )
 
 
 def _quality(face: DetectedFace) -> float:

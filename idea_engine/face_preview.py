@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from .face import PhotoFaces
-from .photos import check_photo
+from .photos import check_photo, small_copy, to_pixels
 
+LONGEST = 1024  # pixels: a preview is for looking at
 _CHOSEN, _OTHER, _INK, _PAPER = (64, 220, 96), (255, 196, 0), (16, 16, 16), (255, 255, 255)
 
 
@@ -21,7 +22,7 @@ def draw_preview(images: Sequence[Tensor], found: Sequence[PhotoFaces]) -> list[
         found: what :func:`idea_engine.face.search_photos` said of them.
 
     Returns:
-        One (H, W, 3) float32 picture in 0..1 per photograph, at its own size.
+        One (H, W, 3) float32 picture in 0..1 per photograph, at its own size up to :data:`LONGEST` pixels.
     """
     return [_draw(check_photo(image, f"Photograph {number}"), faces) for number, (image, faces) in enumerate(zip(images, found), 1)]
 
@@ -29,17 +30,18 @@ def draw_preview(images: Sequence[Tensor], found: Sequence[PhotoFaces]) -> list[
 def _draw(image: Tensor, photo: PhotoFaces) -> Tensor:
     from PIL import Image, ImageDraw
 
-    picture = Image.fromarray((image * 255.0).round().to("cpu", torch.uint8).numpy())
+    factor = min(1.0, LONGEST / max(image.shape[:2]))
+    picture = Image.fromarray(to_pixels(small_copy(image, LONGEST)))
     draw = ImageDraw.Draw(picture)
     line = max(1, round(max(picture.size) / 320))
     # The chosen face is drawn last, so that no neighbour's box hides it.
     for number in sorted(range(len(photo.faces)), key=lambda number: number == photo.chosen):
         face, chosen = photo.faces[number], number == photo.chosen
         colour = _CHOSEN if chosen else _OTHER
-        box = [round(float(value)) for value in face.box]
+        box = [round(float(value) * factor) for value in face.box]
         draw.rectangle(box, outline=colour, width=line * 2 if chosen else line)
         dot = max(1.0, (box[2] - box[0]) / 60)
-        for x, y in face.landmarks.tolist():
+        for x, y in (face.landmarks * factor).tolist():
             draw.ellipse([x - dot, y - dot, x + dot, y + dot], fill=colour)
         _label(draw, str(number), box, colour, picture.size)
     if not photo.faces:

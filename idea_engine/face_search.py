@@ -7,6 +7,7 @@ from typing import Iterator, Protocol, Sequence
 import numpy as np
 
 _SMALLEST_SIZE = 64  # two of SCRFD's coarsest cells
+_LARGEST = 2048  # pixels: longer photographs are searched on a copy that is fitted once, instead of being padded, turned and copied whole
 _PADDING = 0.5  # of the longer side, added on every side: a face that fills the picture then fills half of it
 
 
@@ -70,9 +71,28 @@ def plain_faces(detector: FaceDetector, picture: np.ndarray) -> list[DetectedFac
 def _seen(detector: FaceDetector, picture: np.ndarray, turns: int, padding: int, size: int) -> list[DetectedFace]:
     """What one attempt finds, in pixels of ``picture``."""
     height, width = picture.shape[:2]
+    if max(height, width) > _LARGEST:
+        return _seen_small(detector, picture, turns, padding, size)
     seen = np.ascontiguousarray(np.rot90(np.pad(picture, ((padding, padding), (padding, padding), (0, 0))), turns))
     found = (_turned_back(face, turns, height + 2 * padding, width + 2 * padding) for face in detector.detect(seen, size))
     moved = (replace(face, box=face.box - padding, landmarks=face.landmarks - padding) for face in found)
+    return [_clipped(face, height, width) for face in moved if _inside(face, height, width)]
+
+
+def _seen_small(detector: FaceDetector, picture: np.ndarray, turns: int, padding: int, size: int) -> list[DetectedFace]:
+    """The same of a large photograph, fitted into the detector's square here: a detector would do no better with the whole of it."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    room = round(size * max(height, width) / (max(height, width) + 2 * padding))  # what the padding leaves of the square
+    # As SCRFD's own code fits a picture: the longer side fills the square, and one factor holds for both.
+    tall = height > width
+    fitted = (room, int(room / (height / width))) if tall else (int(room * (height / width)), room)
+    factor, edge = fitted[0] / height, (size - room) // 2
+    square = np.zeros((size, size, 3), dtype=np.uint8)
+    square[edge : edge + fitted[0], edge : edge + fitted[1]] = cv2.resize(picture, fitted[::-1])
+    found = (_turned_back(face, turns, size, size) for face in detector.detect(np.ascontiguousarray(np.rot90(square, turns)), size))
+    moved = (replace(face, box=(face.box - edge) / factor, landmarks=(face.landmarks - edge) / factor) for face in found)
     return [_clipped(face, height, width) for face in moved if _inside(face, height, width)]
 
 

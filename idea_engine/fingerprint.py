@@ -41,7 +41,7 @@ def content_key(*parts: object) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(f"{tuple(part.shape)}".encode())
-            digest.update(part.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+            digest.update(part.detach().to("cpu", torch.float32).contiguous().numpy())  # not copied: it may be a large photograph
         else:
             digest.update(repr(part).encode())
         digest.update(b"|")

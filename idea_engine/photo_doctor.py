@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .face import FaceEncoder, PhotoFaces, embed_faces, search_photos
+from .face import CERTAIN_SCORE, FaceEncoder, PhotoFaces, embed_faces, search_photos
 from .photo_measures import FaceMeasures, measure_face
-from .photos import check_photo
+from .photos import check_photo, to_pixels
 from .types import FaceEmbedding
 
 REJECT, WARN = "reject", "warn"
@@ -29,7 +29,8 @@ class DoctorLimits:
         clipped: share of pure black and white.
         detail: of eyes or mouth, relative to the face; a covered part is plain. Uncovered ones lie above 0.5.
         outside: share of the face beyond the photograph's edge.
-        score: the detector's confidence.
+        score: the detector's confidence. Vases, coloured blocks and noise in which one sees a face lie between 0.5 and 0.77.
+        grain: of the sharpness, upwards: pure noise has 20, a noisy photograph of a face 2.
         second_face: area of the next largest face relative to the chosen one's.
         duplicate: correlation of two aligned crops. Copies, resized, dimmed, recompressed or cropped, lie above 0.9, two photographs of one person
             below 0.8.
@@ -47,7 +48,8 @@ class DoctorLimits:
     clipped: tuple[float, float] = (0.25, 0.6)
     detail: tuple[float, float] = (0.25, 0.0)
     outside: tuple[float, float] = (0.05, 0.3)
-    score: tuple[float, float] = (0.7, 0.0)
+    score: tuple[float, float] = (CERTAIN_SCORE, 0.7)
+    grain: tuple[float, float] = (4.0, 8.0)
     second_face: float = 0.25
     duplicate: float = 0.88
     likeness: float = 0.3
@@ -125,8 +127,8 @@ def examine_photos(encoder: FaceEncoder, images: Sequence[Tensor], limits: Docto
                 "No face was found, even padded, smaller and turned. Use a photograph in which both eyes and the mouth are visible, not too dark."
             )))
             continue
-        pixels = (check_photo(images[index], f"Photograph {index + 1}") * 255.0).round().to("cpu", torch.uint8).numpy()
-        measures[index] = measure_face(np.ascontiguousarray(pixels), photo.faces[photo.chosen])
+        pixels = to_pixels(check_photo(images[index], f"Photograph {index + 1}"))
+        measures[index] = measure_face(pixels, photo.faces[photo.chosen])
         findings[index] += _about_one(measures[index], photo, limits)
     if faces is not None:
         # A photograph that is left out anyway has no say in who the person is, nor is it the better copy of another.
@@ -179,7 +181,10 @@ def _about_one(m: FaceMeasures, photo: PhotoFaces, limits: DoctorLimits) -> list
         _high(m.brightness, limits.bright, "too bright", "The face is too bright. Use a photograph with softer light"),
         _high(m.clipped, limits.clipped, "burnt out", "Large parts of the face are pure black or white. Use a photograph with softer light"),
         _high(m.outside, limits.outside, "cut off", "Part of the face lies outside the photograph. Use one that shows the whole face"),
-        _low(m.score, limits.score, "uncertain", "The face is hard to make out; sunglasses, a hand, a mask or hair may cover it. Use one that shows all of it"),
+        _low(m.score, limits.score, "uncertain", (
+            "It may be no face at all, or one that is hard to make out; sunglasses, a hand, a mask or hair may cover it. Use one that shows all of it"
+        )),
+        _high(m.sharpness, limits.grain, "noise", "There is more noise than picture. Use a photograph taken in more light, or another one if this shows no face"),
     ]
     for part, detail in m.detail.items():
         made.append(_low(detail, limits.detail, f"{part} covered?", f"The {part} seems to be covered or washed out. Use a photograph that shows the whole face"))

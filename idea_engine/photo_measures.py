@@ -55,7 +55,7 @@ def measure_face(picture: np.ndarray, face: DetectedFace) -> FaceMeasures:
         picture: (H, W, 3) uint8 RGB, the whole photograph.
     """
     crop = _luminance(align_face(picture, face.landmarks))
-    inside = align_face(np.full_like(picture, 255), face.landmarks)[..., 0] > 127
+    inside = align_face(np.full(picture.shape[:2], 255, dtype=np.uint8), face.landmarks) > 127
     # The middle of the crop: forehead to chin without hair and background.
     middle = np.zeros_like(inside)
     middle[36:106, 22:90] = True

@@ -7,10 +7,13 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
+from .photos import small_copy
+
 GOOD, DOUBTFUL, BAD = (40, 160, 80), (226, 150, 20), (205, 50, 50)
 _TILE, _BORDER, _GAP, _LINE = 216, 6, 10, 19  # pixels
 _PAPER, _INK = (250, 250, 248), (30, 30, 34)
 _MOST_COLUMNS = 6
+_LONGEST = 2048  # pixels; what is larger is first averaged down to this, which takes less memory
 _LINES = 3
 
 
@@ -43,7 +46,7 @@ def draw_sheet(tiles: Sequence[Tile], title: str) -> Tensor:
     for place, tile in enumerate(tiles):
         left, top = _GAP + place % columns * wide, 34 + place // columns * high
         draw.rectangle([left, top, left + _TILE + 2 * _BORDER - 1, top + _TILE + 2 * _BORDER - 1], fill=tile.colour)
-        small = Image.fromarray((tile.picture.float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy())
+        small = Image.fromarray((small_copy(tile.picture, _LONGEST).float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy())
         scale = _TILE / max(small.size)
         small = small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale))), Image.Resampling.LANCZOS)
         draw.rectangle([left + _BORDER, top + _BORDER, left + _BORDER + _TILE - 1, top + _BORDER + _TILE - 1], fill=_PAPER)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ..idea_engine.errors import FaceModelError
 from ..idea_engine.execution_provider import PROVIDERS
-from ..idea_engine.face import CHOICES, ON_MISSING, embed_faces, search_photos
+from ..idea_engine.face import CHOICES, ON_MISSING, doubts, embed_faces, search_photos
 from ..idea_engine.face_pack import DEMO_DETECTION_SIZE
 from ..idea_engine.face_preview import draw_preview
 from .host import paths
@@ -106,7 +106,8 @@ class FaceEmbed:
     CATEGORY = CATEGORY
     DESCRIPTION = (
         "Finds the face in each photograph and measures who it is. Several photographs of one person are averaged, sharp and confident ones "
-        "counting more. Where no face is found it looks again: padded, at smaller sizes, turned. The preview numbers every face."
+        "counting more. Where no face is found it looks again: padded, at smaller sizes, turned. The preview numbers every face. The node says "
+        "so where it is not certain that it is a face."
     )
     FUNCTION = "embed"
     INPUT_IS_LIST = True
@@ -117,7 +118,7 @@ class FaceEmbed:
         "The person, for ID Enhancer.",
         "The chosen faces, upright, 112×112, as the recognizer sees them.",
         "A soft mask of the chosen face, one per photograph in which it was found; a list where the photographs have different sizes.",
-        "The photographs with numbered boxes; the chosen face is green.",
+        "The photographs with numbered boxes, no larger than 1024 pixels; the chosen face is green.",
     )
 
     @classmethod
@@ -153,4 +154,5 @@ class FaceEmbed:
         photos = check_pictures(image, "Face Embed")
         found = search_photos(face_model, photos, choose, index)
         face = embed_faces(face_model, photos, choose, index, on_missing, found)
-        return (face, face.crops, as_lists(face.masks), to_image(draw_preview(photos, found)))
+        measured = f"{len(face)} face{'s' if len(face) > 1 else ''} measured, of {len(photos)} photograph{'s' if len(photos) > 1 else ''}."
+        return {"ui": {"text": [doubts(found) or measured]}, "result": (face, face.crops, as_lists(face.masks), to_image(draw_preview(photos, found)))}

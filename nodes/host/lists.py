@@ -47,9 +47,18 @@ def one_person(node: str, pictures: Sequence[str], lines: Sequence[str] = ()) ->
 
 def as_lists(pictures: Sequence[Tensor]) -> list[Tensor]:
     """Pictures (H, W, C) or masks (H, W) for an output that is a list: one batch where all have one size, as ever, else a batch for each."""
-    if len({picture.shape for picture in pictures}) == 1 and len(pictures) > 1:
-        return [torch.stack(list(pictures))]
-    return [picture[None] for picture in pictures]  # not copied: a photograph may have half a gigabyte
+    first = pictures[0]
+    if len(pictures) == 1 or any(picture.shape != first.shape for picture in pictures):
+        return [picture[None] for picture in pictures]
+    if all(_follows(first, picture, place) for place, picture in enumerate(pictures)):  # rows of a batch already: a photograph may have half a gigabyte
+        return [first.as_strided((len(pictures), *first.shape), (first.numel(), *first.stride()))]
+    return [torch.stack(list(pictures))]
+
+
+def _follows(first: Tensor, picture: Tensor, place: int) -> bool:
+    """Whether a picture is the ``place``-th of a batch in memory whose first picture is ``first``."""
+    same = picture.is_contiguous() and picture.dtype == first.dtype and picture.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+    return same and picture.storage_offset() == first.storage_offset() + place * first.numel()
 
 
 def _single(values: list, name: str, node: str):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import portrait_world
+from idea_engine.face import doubts, search_photos
 from idea_engine.face_align import ARCFACE_TEMPLATE
 from idea_engine.insightface_encoder import load_face_model
 from idea_engine.photo_doctor import REJECT, WARN, examine_photos, only_rows, report_text
@@ -152,3 +153,41 @@ def test_the_sheet_holds_every_tile_in_its_colour():
     flat = (sheet.reshape(-1, 3) * 255).round()
     for colour in (GOOD, BAD):
         assert (flat == torch.tensor(colour, dtype=torch.float32)).all(1).sum() > 1000
+
+
+def vase() -> np.ndarray:
+    """(256, 256, 3) uint8 in which the drawn world's detector sees a face."""
+    from PIL import Image, ImageDraw
+
+    clay = (184, 166, 203)
+    picture = Image.new("RGB", (256, 256), (233, 140, 120))
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse([70, 90, 186, 240], fill=clay)
+    draw.rectangle([105, 40, 151, 110], fill=clay)
+    draw.ellipse([95, 30, 161, 55], fill=clay)
+    for x in (85, 150):
+        draw.ellipse([x, 130, x + 20, 150], fill=(10, 10, 10))
+    return np.asarray(picture)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+
+
+def test_a_face_in_a_vase_or_in_noise_is_not_passed_on(encoder):
+    """Each for itself, so that nothing but the picture speaks against it."""
+    seen = 0
+    for picture in (vase(), *(noise(seed) for seed in range(6))):
+        examined = examine_photos(encoder, tensors([picture]))
+        seen += examined.found[0].chosen is not None
+        assert not examined.verdicts[0].kept("usable"), report_text(examined.verdicts, "usable")
+    assert seen > 3  # the detector did see faces there
+
+
+def test_what_may_be_no_face_is_said_and_what_is_one_is_not(encoder):
+    pictures = tensors([photo(0, 0), vase()])
+    found = search_photos(encoder, pictures)
+    said = doubts(found)
+    assert said.startswith("It is not certain that what was found in photograph 2 of 2 is a face (confidence 0.")
+    assert f"{found[1].faces[0].score:.2f}" in said and "preview" in said
+    assert doubts(found[:1]) == ""
