@@ -88,6 +88,8 @@ def _seen_small(detector: FaceDetector, picture: np.ndarray, turns: int, padding
     # As SCRFD's own code fits a picture: the longer side fills the square, and one factor holds for both.
     tall = height > width
     fitted = (room, int(room / (height / width))) if tall else (int(room * (height / width)), room)
+    if not min(fitted):  # thinner than a pixel
+        return []
     factor, edge = fitted[0] / height, (size - room) // 2
     square = np.zeros((size, size, 3), dtype=np.uint8)
     square[edge : edge + fitted[0], edge : edge + fitted[1]] = cv2.resize(picture, fitted[::-1])
