@@ -72,7 +72,9 @@ def write_advice(error: OSError, path: Path, needed: int = 0) -> str:
     """
     if error.errno == errno.ENAMETOOLONG:
         return f"The name has {len(path.name)} characters; choose a shorter one."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"A file lies where the folder {shown(path.parent)} is needed: move it away, or use another folder."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"The folder {shown(path.parent)} cannot be written to: change its permissions, or use another folder."
     need = f"{shown_size(needed)} are needed. " if needed else ""
     return f"{need}Free some space or choose another folder."

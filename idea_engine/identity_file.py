@@ -28,6 +28,8 @@ MAX_STACKED = 16  # adapters of a merged identity: each costs one small self-att
 MAX_STAGES = 100  # of the noise schedule; every prompt is encoded twice for each
 MAX_TOKENS = 75  # one chunk of a text encoder without its begin and end marks
 _FAMILIES = {frozenset({"clip_l"}): "sd1", frozenset({"clip_h"}): "sd2", frozenset({"clip_l", "clip_g"}): "sdxl"}
+# Characters of what a file says of itself: far more than anybody writes, and little enough to be shown and copied.
+_LONGEST = {"idea.method": 200, "idea.base_hash": 200, "idea.recognizer": 500, "idea.licence": 5000, "idea.consent": 20_000, "modelspec.thumbnail": 1 << 20}
 _ENCODERS = ("clip_l", "clip_g", "clip_h")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -57,6 +59,8 @@ def save_identity(identity: Identity, path: Path | str, *, store_face: bool = Fa
     unwritable = [key for key, text in metadata.items() if text != text.encode(errors="replace").decode()]
     if unwritable:  # half of a surrogate pair, which no file can hold
         raise IdentityFileError(f"The identity's {unwritable[0]} holds characters that no file can hold: {shown(metadata[unwritable[0]], 60)}. Write it anew.")
+    for key, count in _too_long(metadata).items():
+        raise IdentityFileError(f"The identity's {key} has {count} characters, expected at most {_LONGEST[key]}. Shorten it.")
     payload = save(named_tensors(identity), metadata=metadata)
     try:
         atomic_write(path, payload)
@@ -107,6 +111,11 @@ def family_of(encoders: Mapping[str, int]) -> ModelFamily | None:
     """The family whose text encoders are exactly these, or None."""
     name = _FAMILIES.get(frozenset(encoders))
     return name and ModelFamily(name, {key: encoders[key] for key in _ENCODERS if key in encoders})
+
+
+def _too_long(metadata: Mapping[str, str]) -> dict[str, int]:
+    """Fields that are longer than they may be → their lengths."""
+    return {key: len(metadata[key]) for key, most in _LONGEST.items() if len(metadata.get(key, "")) > most}
 
 
 def check_file(path: Path) -> None:
@@ -179,6 +188,8 @@ def _from_tensors(tensors: Mapping[str, ClaimedTensor], metadata: Mapping[str, s
         raise IdentityFileError(f"{name} holds {sorted(count)} pseudo-tokens, but expected the same number, 1 to {MAX_TOKENS}, for every encoder.")
     n, d = count.pop(), family.context_width
     try:
+        for key, number in _too_long(metadata).items():
+            raise ValueError(f"{key} has {number} characters, expected at most {_LONGEST[key]}")
         config = parsed_json(metadata.get("idea.config", "{}"))
         described = config.pop("adapter", None)
         trigger = check_trigger(metadata.get("idea.trigger", ""))

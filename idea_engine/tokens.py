@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .backends.base import DiffusionBackend, Prompt
 from .errors import TriggerError
+from .foreign_text import shown
 
 PLACEHOLDER = "{tokens}"  # in prompt templates
 # Characters that already mean something in a host's prompt: weights, escapes, wildcards, embedding names and list separators.
@@ -30,13 +31,13 @@ def check_trigger(trigger: str, known_words: Callable[[str], list[int]] | None =
     if not trigger:
         raise TriggerError(f"The trigger is empty, so no prompt could mention the person. {mend}")
     if any(ch.isspace() for ch in trigger):
-        raise TriggerError(f"The trigger '{trigger}' contains white space, but it must be a single word. {mend}")
+        raise TriggerError(f"The trigger '{shown(trigger, _MAX_TRIGGER)}' contains white space, but it must be a single word. {mend}")
     bad = sorted(set(trigger) & _RESERVED)
     if bad or not trigger.isprintable() or len(trigger) > _MAX_TRIGGER:
         found = "'" + "', '".join(bad) + "'" if bad else f"more than {_MAX_TRIGGER} or unprintable characters"
-        raise TriggerError(f"The trigger '{trigger[:_MAX_TRIGGER]}' contains {found}, which prompts use for other things. {mend}")
+        raise TriggerError(f"The trigger '{shown(trigger, _MAX_TRIGGER)}' contains {found}, which prompts use for other things. {mend}")
     if not any(ch.isalnum() for ch in trigger):
-        raise TriggerError(f"The trigger '{trigger}' has no letter or digit, so it could not be told from punctuation. {mend}")
+        raise TriggerError(f"The trigger '{shown(trigger, _MAX_TRIGGER)}' has no letter or digit, so it could not be told from punctuation. {mend}")
     if trigger.isalnum() and trigger.isascii() and known_words is not None and len(known_words(trigger)) == 1:
         raise TriggerError(
             f"The trigger '{trigger}' is already a token of the text encoder, so it would lose its meaning in every other prompt. {mend}"

@@ -81,7 +81,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _open(path: str) -> Image.Image:
-    with Image.open(path) as picture:
+    from idea_engine.pictures import open_picture
+
+    with open_picture(path) as picture:
         return picture.convert("RGB")
 
 

@@ -219,6 +219,17 @@ class TestWhatIsNotSaved:
         with pytest.raises(IdentityFileError, match="idea.consent holds characters"):
             save_identity(replace(noted, metadata=replace(noted.metadata, consent="agreed \ud800")), tmp_path / "anna")
 
+    def test_notes_that_are_longer_than_anybody_writes(self, tmp_path):
+        from dataclasses import replace
+
+        noted = person()
+        with pytest.raises(IdentityFileError, match="idea.consent has 20001 characters, expected at most 20000. Shorten it"):
+            save_identity(replace(noted, metadata=replace(noted.metadata, consent="x" * 20_001)), tmp_path / "anna")
+        save_file({"clip_l": ROWS}, tmp_path / "a.safetensors", {"idea.format_version": "1", "idea.trigger": "<anna>", "idea.method": "x" * 10**6})
+        assert "idea.method has 1000000 characters" in refused(tmp_path / "a.safetensors")
+        save_file({"clip_l": ROWS}, tmp_path / "a.safetensors", {"idea.format_version": "1", "idea.trigger": " " * 10**6})
+        refused(tmp_path / "a.safetensors", "damaged")
+
     def test_a_name_that_is_too_long_is_not_answered_with_free_some_space(self, tmp_path):
         with pytest.raises(IdentityFileError, match="choose a shorter one") as error:
             save_identity(person(), tmp_path / ("x" * 300))
