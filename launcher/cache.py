@@ -19,16 +19,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / NAME
 
 
-def quickstart_folders() -> tuple[Path, ...]:
-    """Return the base directories that quickstart has given hosts so far, each laid out like a ComfyUI folder.
-
-    They hold what it knows of people: photographs in `input`, identities in `models/idea`, kept trainings in `user`, pictures in `output`.
-    """
-    return tuple(sorted(folder for folder in quickstart_folder().glob("*") if folder.is_dir()))
-
-
 def quickstart_folder() -> Path:
-    """Return the folder below which quickstart gives each host a base directory."""
+    """Return the folder below which quickstart gives each host a base directory, laid out like a ComfyUI folder.
+
+    All that quickstart knows of people lies there: photographs, identities, kept trainings, pictures. `idea-engine forget` looks there too.
+    """
     return cache_folder() / "quickstart"
 
 

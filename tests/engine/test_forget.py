@@ -86,11 +86,11 @@ def test_quickstart_forgets_the_photograph_too(tmp_path, caches):
 
 
 def test_the_quickstarts_folder_is_where_the_launcher_has_it(monkeypatch):
-    from launcher.cache import cache_folder
+    from launcher import cache
 
     for chosen in ("/somewhere/else", "~/there", None):
         monkeypatch.setenv("IDEA_CACHE", chosen) if chosen else monkeypatch.delenv("IDEA_CACHE", raising=False)
-        assert quickstart_folder() == cache_folder() / "quickstart"
+        assert quickstart_folder() == cache.quickstart_folder()
 
 
 @pytest.mark.parametrize("text", ["anna", "<anna>", "anna.safetensors", "anna.BIN", " anna "])

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from launcher import environment as environments
-from launcher.base_directory import BaseDirectory
-from launcher.cache import cache_folder, locked, quickstart_folder, quickstart_folders
+from launcher.cache import cache_folder, locked
 from launcher.environment import Environment, environment_key
 from launcher.errors import LauncherError
 from launcher.requirements import Layer, checkout_host_layer, pack_layers, read_lines
@@ -40,13 +39,6 @@ def test_the_cache_lies_in_the_systems_own_place(monkeypatch, tmp_path, platform
     monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setattr(sys, "platform", platform)
     assert cache_folder() == tmp_path / tail
-
-
-def test_what_quickstart_knows_of_people_is_in_the_folders_it_names(cache):
-    assert quickstart_folders() == ()
-    made = BaseDirectory.make(quickstart_folder() / "comfyui-1.0")
-    (quickstart_folder() / "a file").write_text("", encoding="utf-8")
-    assert quickstart_folders() == (made.root,) and made.root.is_relative_to(cache)
 
 
 def test_the_key_changes_with_the_requirements_and_not_otherwise():
