@@ -90,8 +90,9 @@ def adapt(condition: Tensor, places: Sequence[Place]) -> Tensor:
     identities' contents, so the order in which they were applied does not matter.
     """
     result = condition
-    for applied in sorted({id(place.applied): place.applied for place in places}.values(), key=lambda one: one.key):
-        own = [place for place in places if place.applied is applied]
+    # One person under two names is one person: there is one of them in each chunk.
+    for applied in sorted({place.applied.key: place.applied for place in places}.values(), key=lambda one: one.key):
+        own = [place for place in places if place.applied.key == applied.key]
         if applied.faded.ending is not None:
             share = torch.zeros(condition.shape[1], 1, dtype=condition.dtype, device=condition.device)
             for place in sorted(own, key=lambda one: abs(one.weight)):

@@ -40,6 +40,10 @@ class UnsupportedModelError(IdeaError):
     """The diffusion model belongs to a family this project does not support."""
 
 
+class UnsupportedHostError(IdeaError):
+    """This ComfyUI does something in another way than is understood here."""
+
+
 class FamilyMismatchError(IdeaError):
     """An identity was made for another family of models."""
 

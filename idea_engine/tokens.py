@@ -15,6 +15,8 @@ PLACEHOLDER = "{tokens}"  # in prompt templates
 # Characters that already mean something in a host's prompt: weights, escapes, wildcards, embedding names and list separators.
 _RESERVED = set("(){}[]:,\\\"'|")
 _MAX_TRIGGER = 64
+# Thai, Lao, Burmese and Khmer; kana, Han and Hangul with all their extensions
+_JOINED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u2e80-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff]")
 _PERSON = re.compile(re.escape(PLACEHOLDER) + r"|<[^<>\s]+>|‹[^‹›\s]+›|embedding:[^\s,]+")
 
 
@@ -49,11 +51,16 @@ def trigger_pattern(triggers: Sequence[str]) -> re.Pattern[str]:
     """Matches any of ``triggers``, the longest first, and never inside a longer word (``anna7`` does not contain ``anna``)."""
 
     def bounded(trigger: str) -> str:
-        left = r"(?<!\w)" if trigger[0].isalnum() else ""
-        right = r"(?!\w)" if trigger[-1].isalnum() else ""
+        left = r"(?<!\w)" if _spaced(trigger[0]) else ""
+        right = r"(?!\w)" if _spaced(trigger[-1]) else ""
         return left + re.escape(trigger) + right
 
     return re.compile("|".join(bounded(t) for t in sorted(triggers, key=len, reverse=True)))
+
+
+def _spaced(letter: str) -> bool:
+    """Whether words that begin or end with this letter stand apart. Chinese and Japanese leave no spaces, Korean and Thai join particles."""
+    return letter.isalnum() and not _JOINED.match(letter)
 
 
 def scene_of(prompt: str, triggers: Sequence[str] = ()) -> str:

@@ -1,20 +1,28 @@
 """Identities in the UNet's cross-attention, through the host's public patch points only."""
 from __future__ import annotations
 
+import math
 import weakref
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ...idea_engine.applied import AppliedIdentity
+from ...idea_engine.sampling_range import STARTS_AT
 from ...idea_engine.stages import stage_at, stage_bounds
+from .carried import NOBODY, CarriedCondition, Staged, Without, plain
 from .family import cross_attention_blocks
 from .masks import Region, blended_difference, regions
-from .mentions import MENTIONS, equal_signatures, signatures
+from .mentions import MENTIONS, Mention, found_rows, signatures
 from .uncompiled import uncompiled
 
+CARRIED = "idea_carried"  # in the options of one UNet call: the condition that was made ordinary for a compiled network
+_KEY = "idea"  # of our wrappers
 _MASKED = "idea_masked"  # in a block's own options
+_ROUNDING = 1.0001  # a noise level may come back from a lower precision
 _PRESENT = "present"  # beside the plans of one UNet call
 
 
@@ -34,7 +42,45 @@ def with_identity(model, applied: AppliedIdentity):
     if masked or len(after) != len(patches.get("attn2_output_patch", [])):
         patches["attn2_output_patch"] = after + [MaskedOutput(ours)] * masked
     _add_global_weights(clone, applied, [path for path, _ in blocks.values()])
+    _wrap(clone, ours)
     return clone
+
+
+def _wrap(model, ours: "IdentityAttention") -> None:
+    """Where the host has wrappers: our patches work on what all others have made, and a sampling in which somebody did not act is spoken of."""
+    try:
+        from comfy.patcher_extension import WrappersMP
+    except ImportError:
+        return  # a host of 2024: patches act in the order of their nodes
+    from .silence import Listener
+
+    for kind, wrapper in ((WrappersMP.APPLY_MODEL, arranged), (WrappersMP.OUTER_SAMPLE, Listener(ours))):
+        model.remove_wrappers_with_key(kind, _KEY)
+        model.add_wrapper_with_key(kind, _KEY, wrapper)
+
+
+def arranged(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs):
+    """An ``apply_model`` wrapper: keys and values are ours to read last, and outputs ours to complete first.
+
+    Nodes behind ours, and hooks in a conditioning, put their patches at the end of the list. Some of them widen the batch or bring conditions of
+    their own (attention couple), and undo it in the output patch; between the two we see all that the block will attend to.
+    """
+    patches = transformer_options.get("patches", {})
+    reads, completes = patches.get("attn2_patch", []), patches.get("attn2_output_patch", [])
+    own = [one for one in reads if isinstance(one, IdentityAttention)]
+    last = [one for one in reads if getattr(one, "sees_all", False)]
+    others = [one for one in reads if one not in own and one not in last]
+    early = [one for one in completes if isinstance(one, MaskedOutput)]
+    made = {"attn2_patch": others + own + last}
+    if completes:
+        made["attn2_output_patch"] = early + [one for one in completes if not isinstance(one, MaskedOutput)]
+    transformer_options = {**transformer_options, "patches": {**patches, **made}}
+    if isinstance(kwargs.get("y"), CarriedCondition):
+        kwargs["y"] = own[-1].pooled(kwargs["y"], transformer_options) if own else plain(kwargs["y"])
+    if isinstance(c_crossattn, CarriedCondition) and not others:
+        # Nobody else asks for it, so a network that is compiled meets ordinary tensors only.
+        transformer_options[CARRIED], c_crossattn = _Kept(c_crossattn), plain(c_crossattn)
+    return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
 def _add_global_weights(model, applied: AppliedIdentity, paths: list[str]) -> None:
@@ -57,10 +103,18 @@ class _Ranged:
     stages: tuple[float, ...]
 
     @classmethod
-    def within(cls, applied: AppliedIdentity, sampling) -> "_Ranged":
-        """Args: sampling: the host's object that knows the noise schedule."""
+    def within(cls, applied: AppliedIdentity, sampling, levels: Sequence[float] | None = None) -> "_Ranged":
+        """Args: sampling: the host's object that knows the noise schedule. levels: the noise levels of this sampling's steps and of its end,
+        where the host tells them.
+
+        A start that leaves the scene to the first steps leaves them at most half of the steps that are really sampled: distilled models take one
+        or two, and the person belongs to the last of them.
+        """
         stages = stage_bounds(sampling.sigmas.tolist(), len(applied.identity.stages)) if applied.identity.stages else ()
-        return cls(applied, float(sampling.percent_to_sigma(applied.start)), float(sampling.percent_to_sigma(applied.end)), stages)
+        start, end = (float(sampling.percent_to_sigma(percent)) for percent in (applied.start, applied.end))
+        if levels and len(levels) > 1 and applied.start <= STARTS_AT:
+            start = max(start, levels[(len(levels) - 1) // 2] * _ROUNDING)
+        return cls(applied, start, end, stages)
 
     @property
     def steady(self) -> bool:
@@ -83,9 +137,10 @@ class IdentityAttention:
         """
         self.people, self._base, self.numbers, self.attentions = people, weakref.ref(base), numbers, attentions
         self.masks = {one.mention: one.mask for one in people if one.mask is not None}
-        self._scheduled: tuple[object, tuple[_Ranged, ...]] | None = None
-        self._seen: tuple[Tensor, Tensor, int, dict] | None = None
-        self._rows: dict[tuple, tuple[int, Tensor, Tensor | None]] = {}
+        self.met: dict[str, Tensor | bool] = {}  # identity or mention → whether it stood in a prompt, since somebody last looked
+        self._scheduled: tuple[object, object, tuple[_Ranged, ...]] | None = None
+        self._seen: tuple[Tensor, Tensor, Tensor, int, dict] | None = None
+        self._rows: dict[tuple, tuple[int, _Remembered | None]] = {}
         self._offsets: dict[tuple, Tensor] = {}
 
     def __deepcopy__(self, memo) -> "IdentityAttention":
@@ -94,13 +149,15 @@ class IdentityAttention:
     @uncompiled
     def __call__(self, n: Tensor, context: Tensor, value: Tensor, extra: dict):
         # All blocks of one UNet call get the same context and noise level objects; what they hold is found out once.
+        context, value = whole(context, extra), whole(value, extra)
         sigmas, seen = extra.get("sigmas"), self._seen
-        if seen is None or seen[0] is not context or seen[1] is not sigmas or seen[2] != MENTIONS.version:
-            self._seen = seen = (context, sigmas, MENTIONS.version, {})
+        if seen is None or seen[0] is not context or seen[1] is not value or seen[2] is not sigmas or seen[3] != MENTIONS.version:
+            self._seen = seen = (context, value, sigmas, MENTIONS.version, {})
+        self._schedule(extra.get("sample_sigmas"))
         block = extra["block"]
         number = self.numbers[block[0], block[1], extra.get("block_index", 0)]
         if not self.masks:
-            return n, *self._contexts(frozenset(), number, context, value, sigmas)
+            return n, *self._contexts(NOBODY, number, context, value, sigmas)
         base, *others = self._regions(n, context, sigmas, extra)
         contexts = self._contexts(base.absent, number, context, value, sigmas)
         if others:
@@ -108,93 +165,157 @@ class IdentityAttention:
             extra[_MASKED] = (number, n, contexts, [(part.weight, *self._contexts(part.absent, number, context, value, sigmas)) for part in others])
         return n, *contexts
 
-    @property
-    def entries(self) -> tuple[_Ranged, ...]:
+    def _schedule(self, steps: Tensor | None) -> None:
         """Everybody within the schedule that is sampled with now: a node behind ours may have exchanged it."""
         sampling = self._base().model_sampling
-        if self._scheduled is None or self._scheduled[0] is not sampling:
-            self._scheduled = (sampling, tuple(_Ranged.within(one, sampling) for one in self.people))
-        return self._scheduled[1]
+        if self._scheduled is None or self._scheduled[0] is not sampling or self._scheduled[1] is not steps:
+            levels = None if steps is None else steps.tolist()
+            self._scheduled = (sampling, steps, tuple(_Ranged.within(one, sampling, levels) for one in self.people))
+
+    @property
+    def entries(self) -> tuple[_Ranged, ...]:
+        """Everybody, with the noise levels between which they act."""
+        return self._scheduled[2]
+
+    def fell_into(self, applied: AppliedIdentity) -> bool:
+        """Whether a step of the last sampling was within the range of a person; True where the host does not tell its steps."""
+        if self._scheduled is None or self._scheduled[1] is None or not applied.bounded:
+            return True
+        entry = next(entry for entry in self.entries if entry.applied is applied)
+        return any(entry.active(level) for level in self._scheduled[1].tolist()[:-1])
+
+    def pooled(self, vector: CarriedCondition, options: dict) -> Tensor:
+        """SDXL's vector condition (B, v), which holds the prompt's pooled feature, without those who are out of their range. It knows no places,
+        so somebody with a mask has the share of it that their mask has of the picture.
+        """
+        self._schedule(options.get("sample_sigmas"))
+        sigma = self._sigma(options["sigmas"])
+        inactive = frozenset(entry.applied.mention for entry in self.entries if not entry.active(sigma))
+        shares = {mention: float(mask.mean()) for mention, mask in self.masks.items() if mention not in inactive}
+        partly = [mention for mention, share in shares.items() if share < 1.0 and vector.nearest(inactive | {mention}) != vector.nearest(inactive)]
+        parts = []
+        for size in range(len(partly) + 1):
+            for absent in combinations(partly, size):
+                weight = math.prod(1.0 - shares[mention] if mention in absent else shares[mention] for mention in partly)
+                if weight > 0.0:
+                    parts.append((weight, vector.layer(Without(inactive | frozenset(absent)))))
+        return parts[0][1] if len(parts) == 1 else sum(weight * part for weight, part in parts)
 
     def _contexts(self, absent: frozenset[str], number: int, context: Tensor, value: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
         """What keys and values of block ``number`` read where the mentions ``absent`` are masked out."""
-        plans = self._seen[3]
+        plans = self._seen[4]
         if absent not in plans:
-            plans[absent] = self._plan(context, sigmas, absent)
-        plan = plans[absent]
-        if plan is None:
-            return context, value
-        key_context, value_context = plan.contexts(context, value)
-        if plan.mask is None:
-            return key_context, value_context
-        keys, values = (self._offsets_of(plan.applied, kind, number, context) for kind in ("key_offsets", "value_offsets"))
-        return plan.with_offsets(key_context, keys), plan.with_offsets(value_context, values)
+            keys = self._plan(context, sigmas, absent, 0)
+            # Another patch before ours may have given values a context of their own, such as every other row.
+            own = value is context or (not isinstance(value, CarriedCondition) and value.shape == context.shape)
+            plans[absent] = (keys, keys.for_values(context, value) if own else self._plan(value, sigmas, absent, 1))
+        keys, values = plans[absent]
+        return (
+            keys.read("keys", plain(context), lambda applied, like: self._offsets_of(applied, "key_offsets", number, like)),
+            values.read("values", plain(value), lambda applied, like: self._offsets_of(applied, "value_offsets", number, like)),
+        )
 
     def _regions(self, n: Tensor, context: Tensor, sigmas: Tensor, extra: dict) -> list[Region]:
         """Who is where in this block. Who is not mentioned, or not active at this noise level, is nowhere, at no cost."""
-        kept = self._seen[3]
+        kept = self._seen[4]
         if _PRESENT not in kept:
             sigma = self._sigma(sigmas)
             masked = [entry.applied.mention for entry in self.entries if entry.applied.mask is not None and entry.active(sigma)]
-            without = {mention: self._without(context, frozenset({mention})) for mention in masked}
-            kept[_PRESENT] = [mention for mention, plain in without.items() if plain is not None and not torch.equal(plain, context)]
+            kept[_PRESENT] = [mention for mention in masked if self._reads_otherwise_without(context, mention)]
         height, width = extra["original_shape"][-2:]
         key = (n.shape[:2], height, width)
         if key not in kept:
-            copies = max(1, len(extra.get("cond_or_uncond", (0,))))
+            # A patch before ours may have widened the batch: it still holds whole numbers of the pictures.
+            pictures = max(1, extra["original_shape"][0] // max(1, len(extra.get("cond_or_uncond", (0,)))))
+            copies = max(1, n.shape[0] // pictures)
             masks = {mention: self.masks[mention] for mention in kept[_PRESENT]}
-            found = regions(masks, height, width, n.shape[1], max(1, n.shape[0] // copies), copies)
+            found = regions(masks, height, width, n.shape[1], n.shape[0] // copies, copies)
             kept[key] = [Region(region.absent, region.weight.to(n.device)) for region in found]
         return kept[key]
+
+    def _reads_otherwise_without(self, context: Tensor, mention: str) -> bool:
+        if isinstance(context, CarriedCondition):
+            near = context.nearest(frozenset({mention}))
+            return bool(near) and not torch.equal(plain(context), context.layer(Without(near)))
+        left = self._without(context, frozenset({mention}))
+        return left is not None and not torch.equal(left, context)
 
     def _sigma(self, sigmas: Tensor) -> float:
         """The noise level. Not read where nothing depends on it: reading waits for the device."""
         return 0.0 if all(entry.steady for entry in self.entries) else float(sigmas.flatten()[0])
 
-    def _plan(self, context: Tensor, sigmas: Tensor, absent: frozenset[str]) -> "_Plan | None":
+    def _plan(self, context: Tensor, sigmas: Tensor, absent: frozenset[str], part: int) -> "_Plan":
+        """Args: part: which rows of a stage stand in a context that is read by keys and values alike (0), or by values alone (1)."""
         sigma = self._sigma(sigmas)
         inactive = absent | {entry.applied.mention for entry in self.entries if not entry.active(sigma)}
+        active = [entry for entry in self.entries if entry.applied.mention not in inactive]
+        if isinstance(context, CarriedCondition):
+            return self._carried_plan(context, inactive, active, sigma, part)
+        return self._recognised_plan(context, inactive, active, sigma, part)
+
+    def _carried_plan(self, context: CarriedCondition, inactive: frozenset[str], active: list[_Ranged], sigma: float, part: int) -> "_Plan":
+        """What a context holds that says itself who stands where."""
+        near = context.nearest(inactive)
+        replaced = context.layer(Without(near)) if near else None
+        held = context.mentions()
+        self.met.update(dict.fromkeys(held, True))
+        masks, staged = [], []
+        for entry in active:
+            applied = entry.applied
+            if applied.mention not in held or not (applied.faded.key_offsets or applied.faded.stages):
+                continue
+            weights = context.weights(applied.mention, applied.identity.token_count, near)
+            if applied.faded.stages:
+                stage = stage_at(sigma, entry.stages)
+                if Staged(applied.mention, stage, 0, near) in context.layers:
+                    own = [context.layer(Staged(applied.mention, stage, kind, near)) for kind in (0, 1)]
+                    staged.append(((weights != 0).any(-1, keepdim=True), *own))
+            if applied.faded.key_offsets:
+                masks.append((applied, weights))
+        return _Plan(replaced, staged, masks, part)
+
+    def _recognised_plan(self, context: Tensor, inactive: frozenset[str], active: list[_Ranged], sigma: float, part: int) -> "_Plan":
+        """What a context holds whose numbers alone have arrived: people are recognised by their rows."""
         replaced = self._without(context, inactive) if inactive else None
         read = context if replaced is None else replaced
         masks, staged, own = [], [], None
         # One person under two triggers is recognised once, wherever either stands.
-        for entry in {entry.applied.key: entry for entry in self.entries if entry.applied.mention not in inactive}.values():
+        for entry in {entry.applied.key: entry for entry in active}.values():
             applied = entry.applied
-            if not applied.faded.key_offsets and not applied.faded.stages:
-                continue
-            remembered, stages = self._remembered(applied, context)
+            remembered = self._remembered(applied, context)
             if remembered is None:
                 continue
             own = signatures(read) if own is None else own
-            found = equal_signatures(own, remembered)
-            if stages is not None:
-                keys, values = stages[stage_at(sigma, entry.stages)]
-                staged.append((found.any(-1, keepdim=True), found.int().argmax(-1), keys, values))
+            found, number = found_rows(own, remembered.rows, remembered.order)
+            self.met[applied.key] = self.met.get(applied.key, False) | found.any()
+            if applied.faded.stages:
+                keys, values = remembered.stages[stage_at(sigma, entry.stages)]
+                staged.append((found[..., None], keys[number], values[number]))
             if applied.faded.key_offsets:
-                # Remembered prompts come one after another, n rows each: position r holds token r mod n.
-                masks.append((applied, found.unflatten(-1, (-1, applied.identity.token_count)).any(-2)))
+                count = applied.identity.token_count
+                token = torch.arange(count, device=number.device) == (number % count)[..., None]
+                masks.append((applied, (token & found[..., None]) * remembered.weights[number][..., None]))
         if replaced is None and not masks and not staged:
-            return None
-        return _Plan(replaced, staged, masks, context.dtype)
+            return _NOTHING
+        return _Plan(replaced, staged, masks, part)
 
-    def _remembered(self, applied: AppliedIdentity, context: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The signatures (R,) of every row this identity has left in a prompt, and what stands for it in each stage, (S, 2, R, d), as the UNet
-        reads them."""
+    def _remembered(self, applied: AppliedIdentity, context: Tensor) -> "_Remembered | None":
+        """Every row this identity has left in a prompt, as the UNet reads them."""
         key = (applied.key, context.dtype, context.device)
         cached = self._rows.get(key)
         if cached is None or cached[0] != MENTIONS.version:
             mentions = MENTIONS.of(applied.key)
-            rows = signatures(torch.cat([mention.rows for mention in mentions]).to(context)) if mentions else None
-            stages = torch.cat([mention.staged for mention in mentions], dim=2).to(context) if mentions and applied.faded.stages else None
-            self._rows[key] = cached = (MENTIONS.version, rows, stages)
-        return cached[1:]
+            self._rows[key] = cached = (MENTIONS.version, _Remembered.of(mentions, applied, context) if mentions else None)
+        return cached[1]
 
     def _without(self, context: Tensor, inactive: frozenset[str]) -> Tensor | None:
         """The context as if the inactive identities' triggers were plain words; None when it mentions none of them."""
         result = None
-        for prompt in MENTIONS.bounded(inactive):
-            found, where = prompt.locate(context)
-            result = torch.where(found[..., None], prompt.variant(inactive).to(context)[where], context if result is None else result)
+        for prompt in MENTIONS.bounded_in(context):
+            if any(missing <= inactive for missing in prompt.without):
+                self.met.update({mention: True for missing in prompt.without for mention in missing})
+                found, where = prompt.locate(context)
+                result = torch.where(found[..., None], prompt.variant(inactive).to(context)[where], context if result is None else result)
         return result
 
     def _offsets_of(self, applied: tuple[AppliedIdentity, ...], kind: str, number: int, context: Tensor) -> Tensor:
@@ -203,6 +324,24 @@ class IdentityAttention:
         if key not in self._offsets:
             self._offsets[key] = torch.cat([getattr(one.faded, kind)[number] for one in applied]).to(context)
         return self._offsets[key]
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """Attributes: rows: (R,) signatures, sorted. order: (R,) their numbers; prompts come one after another, n rows each. weights: (R,) by number.
+    stages: (S, 2, R, d) what stands for each in every stage, by number; None without stages."""
+
+    rows: Tensor
+    order: Tensor
+    weights: Tensor
+    stages: Tensor | None
+
+    @classmethod
+    def of(cls, mentions: list[Mention], applied: AppliedIdentity, context: Tensor) -> "_Remembered":
+        rows, order = signatures(torch.cat([mention.rows for mention in mentions]).to(context)).sort()
+        weights = torch.tensor([mention.weight for mention in mentions], dtype=context.dtype, device=context.device).repeat_interleave(applied.identity.token_count)
+        whole_stages = applied.faded.stages and all(mention.staged is not None for mention in mentions)
+        return cls(rows, order, weights, torch.cat([mention.staged for mention in mentions], dim=2).to(context) if whole_stages else None)
 
 
 class MaskedOutput:
@@ -224,30 +363,64 @@ class MaskedOutput:
 
 
 class _Plan:
-    """What one UNet call's context holds: a replacement for it, the rows of this stage, and (B, L, n) masks of identities' own positions.
+    """What one UNet call's context holds: a replacement for it, the rows of this stage, and the weights at identities' own positions.
 
     Args:
-        staged: for each identity in stages: (B, L, 1) where it stands, (B, L) as which of its remembered rows, and (R, d) what keys and what
-            values read there at this noise level.
+        staged: for each identity in stages: (B, L, 1) where it stands, and the contexts (B, L, d) that keys and that values read there.
+        masks: (B, L, n) the weight of each identity's pseudo-tokens at each position.
+        part: see :meth:`IdentityAttention._plan`.
     """
 
-    def __init__(self, context: Tensor | None, staged: list[tuple], masks: list[tuple[AppliedIdentity, Tensor]], dtype: torch.dtype):
-        self._context, self._staged = context, staged
-        self._contexts: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    def __init__(self, context: Tensor | None, staged: list[tuple[Tensor, Tensor, Tensor]], masks: list[tuple[AppliedIdentity, Tensor]], part: int = 0):
+        self._context, self._staged, self._part = context, staged, part
+        self._made: dict[str, tuple[Tensor, Tensor]] = {}
         self.applied = tuple(applied for applied, _ in masks)
-        self.mask = torch.cat([mask for _, mask in masks], dim=-1).to(dtype).flatten(0, 1) if masks else None
+        self._masks = [mask for _, mask in masks]
+        self._mask: Tensor | None = None
 
-    def contexts(self, context: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The contexts of keys and of values, made once for all blocks; ``value`` differs from ``context`` where another patch made it so."""
-        made = self._contexts
-        if made is None or made[0] is not context or made[1] is not value:
-            keys = context if self._context is None else self._context
-            values = keys if value is context else value
-            for found, which, own_keys, own_values in self._staged:
-                keys, values = torch.where(found, own_keys[which], keys), torch.where(found, own_values[which], values)
-            self._contexts = made = (context, value, keys, values)
-        return made[2], made[3]
+    def for_values(self, context: Tensor, value: Tensor) -> "_Plan":
+        """The same for values, which another patch may have given numbers of their own."""
+        if value is context:
+            return self
+        other = _Plan(None, self._staged, [], self._part)
+        other.applied, other._masks = self.applied, self._masks
+        return other
 
-    def with_offsets(self, context: Tensor, rows: Tensor) -> Tensor:
-        """A context (B, L, d) with each identity's rows (Σn, d) added where it stands; elsewhere it is bit for bit the same."""
-        return torch.addmm(context.flatten(0, 1), self.mask, rows).view(context.shape)
+    def read(self, kind: str, context: Tensor, offsets: Callable[[tuple[AppliedIdentity, ...], Tensor], Tensor]) -> Tensor:
+        """The context (B, L, d) as keys or values read it; the very same object where nobody stands."""
+        made = self._made.get(kind)
+        if made is None or made[0] is not context:
+            result = context if self._context is None else self._context
+            for found, keys, values in self._staged:
+                result = torch.where(found, (keys if kind == "keys" else values).to(result), result)
+            self._made[kind] = made = (context, result)
+        if not self.applied:
+            return made[1]
+        if self._mask is None or self._mask.dtype != context.dtype:
+            self._mask = torch.cat([mask.to(context) for mask in self._masks], dim=-1).flatten(0, 1)
+        # Elsewhere than where they stand it is bit for bit the same.
+        return torch.addmm(made[1].flatten(0, 1), self._mask, offsets(self.applied, made[1])).view(made[1].shape)
+
+
+_NOTHING = _Plan(None, [], [])
+
+
+def whole(context: Tensor, extra: dict) -> Tensor:
+    """The context with what it carries, where that was kept aside from a compiled network."""
+    kept = extra.get(CARRIED)
+    if kept is None or isinstance(context, CarriedCondition) or kept.condition.shape != context.shape:
+        return context
+    return kept.like(context)
+
+
+class _Kept:
+    """A carried condition beside the UNet call that it was made ordinary for."""
+
+    def __init__(self, condition: CarriedCondition):
+        self.condition = condition
+
+    def like(self, context: Tensor) -> CarriedCondition:
+        """The same object for all blocks, as the network reads it."""
+        if self.condition.dtype != context.dtype or self.condition.device != context.device:
+            self.condition = self.condition.to(context)
+        return self.condition

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...idea_engine.attention_maps import attention_columns, grid_size, map_blocks
 from ...idea_engine.errors import PromptMismatchError
+from .carried import plain
 from .family import clip_encoders, cross_attention_blocks, cross_attention_scales
 from .mentions import match
 from .prompt_tokens import applied_to, find_places
@@ -129,7 +130,7 @@ class _Watch:
     @uncompiled
     def _first(self, n: Tensor, context: Tensor, value: Tensor, extra: dict):
         if self._context is not context:
-            self._context, self._columns = context, match(context, self.rows.to(context)).float() @ self.groups.to(context.device)
+            self._context, self._columns = context, match(plain(context), self.rows.to(context)).float() @ self.groups.to(context.device)
         return n, context, value
 
     @uncompiled
@@ -144,3 +145,5 @@ class _Watch:
             maps = shares.mean(0).T.unflatten(1, grid)[None]
             self.pictures.append(torch.nn.functional.interpolate(maps, size=self.size, mode="bilinear", align_corners=False)[0])
         return n, context, value
+
+    _last.sees_all = True  # behind everybody who changes what keys and values read

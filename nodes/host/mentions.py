@@ -15,6 +15,8 @@ from typing import Mapping
 import torch
 from torch import Tensor
 
+from ...idea_engine.applied import CHUNK
+
 _PROBE = 16  # features compared at each end of a row: SDXL joins two encoders, which may have read two different texts
 _CAPACITY = 1024  # prompts remembered for each identity; an animation with a prompt per frame stays below
 _BOUNDED_BYTES = 512 * 2**20  # whole text conditions of prompts with ranges: 1,000 of SDXL's would take more than 1 GB
@@ -26,6 +28,7 @@ class BoundedPrompt:
 
     Attributes:
         rows: (R, d) as encoded with all its identities.
+        positions: of the rows in which people stand.
         repeats: how often the rows follow one another in the text condition, so that it is as long as the variants, L = repeats · R.
         without: mentions that are out of their range → (L, d) as encoded with those left as plain words.
     """
@@ -33,6 +36,7 @@ class BoundedPrompt:
     rows: Tensor
     repeats: int
     without: Mapping[frozenset[str], Tensor]
+    positions: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -57,10 +61,12 @@ class Mention:
     Attributes:
         rows: (n, d) of the text condition where it stands.
         staged: (S, 2, n, d): what keys and values read there instead, stage by stage; None for an identity without stages.
+        weight: what the prompt gives it: 1.2 in ``(<anna>:1.2)``.
     """
 
     rows: Tensor
     staged: Tensor | None = None
+    weight: float = 1.0
 
 
 class Mentions:
@@ -70,6 +76,7 @@ class Mentions:
         self._mentions: dict[str, OrderedDict[bytes, Mention]] = {}
         self._bounded: OrderedDict[bytes, BoundedPrompt] = OrderedDict()
         self._bounded_bytes = 0
+        self._indexes: dict[tuple[torch.dtype, torch.device, int], tuple[int, _Index, _Index]] = {}
         self.version = 0  # rises with every change, so that readers know when to look again
 
     def remember(self, identity: str, mention: Mention) -> None:
@@ -104,6 +111,53 @@ class Mentions:
         """Remembered prompts that can be read without some of the mentions ``absent``."""
         return [prompt for prompt in self._bounded.values() if any(missing <= absent for missing in prompt.without)]
 
+    def bounded_in(self, context: Tensor) -> list[BoundedPrompt]:
+        """The remembered prompts with ranges that a context (B, L, d) holds, found by look-up: it costs the same however many are remembered.
+
+        Prompts that begin alike have the same rows for their people. What they end with tells them apart; where a node has cut the endings
+        off, all that begin so are given.
+        """
+        by_people, by_endings = self._index(context)
+        own = signatures(context).flatten() if by_people else None
+        begun = by_people.find(own) if by_people else []
+        if not begun:
+            return []
+        ended = {id(prompt) for prompt in by_endings.find(own)}
+        return [prompt for prompt in begun if id(prompt) in ended] or begun
+
+    def _index(self, context: Tensor) -> "tuple[_Index, _Index]":
+        """The bounded prompts of a context's width, by the rows in which people stand, and by the last row of every chunk."""
+        dtype, device, width = key = context.dtype, context.device, context.shape[-1]
+        cached = self._indexes.get(key)
+        if cached is None or cached[0] != self.version:
+            prompts = [prompt for prompt in self._bounded.values() if prompt.rows.shape[-1] == width]
+            people = _Index([(prompt, prompt.rows[list(prompt.positions) or slice(None)]) for prompt in prompts], dtype, device)
+            endings = _Index([(prompt, prompt.rows[CHUNK - 1 :: CHUNK] if len(prompt.rows) >= CHUNK else prompt.rows[-1:]) for prompt in prompts], dtype, device)
+            cached = (self.version, people, endings)
+            self._indexes = {**{known: one for known, one in self._indexes.items() if one[0] == self.version}, key: cached}
+        return cached[1:]
+
+
+class _Index:
+    """Prompts by the signatures of rows that tell them."""
+
+    def __init__(self, prompts: list[tuple[BoundedPrompt, Tensor]], dtype: torch.dtype, device: torch.device):
+        self._prompts: dict[int, list[BoundedPrompt]] = {}
+        if prompts:
+            own = signatures(torch.cat([rows.to(dtype=dtype) for _, rows in prompts])).tolist()
+            owners = [prompt for prompt, rows in prompts for _ in range(len(rows))]
+            for signature, prompt in zip(own, owners):
+                self._prompts.setdefault(signature, []).append(prompt)
+        self._held = torch.tensor(sorted(self._prompts), dtype=torch.int64, device=device)
+
+    def __bool__(self) -> bool:
+        return bool(self._prompts)
+
+    def find(self, own: Tensor) -> list[BoundedPrompt]:
+        """Every prompt one of whose signatures is among ``own`` (K,), each once, in the order in which they were remembered."""
+        found = own[torch.isin(own, self._held)].unique().tolist()
+        return list({id(prompt): prompt for one in found for prompt in self._prompts[one]}.values())
+
 
 def _digest(rows: Tensor) -> bytes:
     return hashlib.sha256(rows.detach().to("cpu", torch.float32).contiguous().numpy()).digest()
@@ -127,6 +181,16 @@ def _factors(count: int, device: torch.device) -> Tensor:
 def equal_signatures(context: Tensor, rows: Tensor) -> Tensor:
     """Which positions of a context hold which rows, from their :func:`signatures`, (B, L) and (R,): (B, L, R) bool."""
     return context[:, :, None] == rows
+
+
+def found_rows(context: Tensor, rows: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Which positions of a context hold one of many rows, and which: (B, L) bool and (B, L), from their :func:`signatures`.
+
+    Args:
+        context: (B, L). rows: (R,) sorted. order: (R,) what each of them is numbered.
+    """
+    at = torch.searchsorted(rows, context).clamp(max=len(rows) - 1)
+    return rows[at] == context, order[at]
 
 
 def match(context: Tensor, rows: Tensor) -> Tensor:

@@ -21,6 +21,15 @@ IDENTITY_SUFFIXES = (".safetensors", ".bin", ".pt")
 CACHE_BYTES = 4 << 30  # of kept trainings: hundreds of people, or a few of the recipe 'paper' on SDXL
 
 
+def host_version() -> str:
+    """The version of ComfyUI that runs, '0.3.64'; 'of an unknown version' where it does not say."""
+    try:
+        from comfyui_version import __version__
+    except ImportError:
+        return "of an unknown version"
+    return __version__
+
+
 def register_folders() -> None:
     """Make ``models/insightface``, ``models/idea`` and ``models/faceclip`` known to the host, behind what extra_model_paths.yaml says of them."""
     import folder_paths

@@ -1,18 +1,7 @@
 """ApplyIDAdapterAdvanced in real hosts: the plain node where nothing special is asked, masks held against independent mixes."""
 import pytest
 from launcher.errors import NodeFailedError
-from tiny_graphs import FAMILIES, PROMPT, apply, probe, random_identity, sample, tiny
-
-
-def advanced(graph, model, clip, identity, tokens=1.0, adapter=1.0, key_value=1.0, start_at=0.0, end_at=1.0, **more):
-    return graph.add(
-        "IDEA_ApplyIDAdapterAdvanced", model=model, clip=clip, identity=identity, token_strength=tokens, adapter_strength=adapter,
-        key_value_strength=key_value, start_at=start_at, end_at=end_at, **more,
-    )
-
-
-def mask(graph, batch):
-    return probe(graph, "masks:mask", {"batch": batch})[0]
+from tiny_graphs import FAMILIES, PROMPT, advanced, apply, mask, probe, random_identity, sample, tiny
 
 
 def digests(host, graph, **nodes):

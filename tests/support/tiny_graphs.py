@@ -36,6 +36,17 @@ def apply(graph, model, clip, identity, strength=1.0, start_at=0.0, end_at=1.0, 
     )
 
 
+def advanced(graph, model, clip, identity, tokens=1.0, adapter=1.0, key_value=1.0, start_at=0.0, end_at=1.0, **more):
+    return graph.add(
+        "IDEA_ApplyIDAdapterAdvanced", model=model, clip=clip, identity=identity, token_strength=tokens, adapter_strength=adapter,
+        key_value_strength=key_value, start_at=start_at, end_at=end_at, **more,
+    )
+
+
+def mask(graph, batch):
+    return probe(graph, "masks:mask", {"batch": batch})[0]
+
+
 def sample(graph, model, clip, text: str = PROMPT, positive=None, size=(64, 64), steps: int = 2, seed: int = 1, latent=None, **more):
     """A KSampler; its latent is on output 0. ``more``: its other settings."""
     positive = positive or graph.add("CLIPTextEncode", clip=clip, text=text)[0]

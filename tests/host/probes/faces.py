@@ -13,7 +13,7 @@ def made_up(probe):
 
 
 def identity(probe):
-    """a: CLIP, b: MODEL; arguments: seed, trigger, recipe, stages → an Identity with every part set to random values, as if trained."""
+    """a: CLIP, b: MODEL; arguments: seed, trigger, recipe, stages, anchor_seed → an Identity with every part set to random values, as if trained."""
     from dataclasses import replace
 
     types = probe.module("idea_engine.types")
@@ -25,12 +25,16 @@ def identity(probe):
     def rand(*shape, scale=1.0):
         return torch.randn(*shape, generator=g) * scale
 
+    def anchor(width):
+        own = torch.Generator().manual_seed(probe.arguments["anchor_seed"]) if "anchor_seed" in probe.arguments else g
+        return torch.randn(n, width, generator=own)
+
     recipe = probe.arguments.get("recipe", "fast")
     attention = {"in_proj_weight": rand(3 * d, d, scale=d**-0.5), "in_proj_bias": rand(3 * d, scale=0.1), "out_proj.weight": rand(d, d, scale=d**-0.5), "out_proj.bias": rand(d, scale=0.1)}
     made = types.Identity(
         family,
         tokens={key: rand(n, width) for key, width in family.encoders.items()},
-        anchor={key: rand(n, width) for key, width in family.encoders.items()},
+        anchor={key: anchor(width) for key, width in family.encoders.items()},
         adapter=types.AdapterWeights(rand(n, d), attention, 0.3, "tokens" if recipe == "fast" else "prompt"),
         metadata=types.IdentityMetadata(probe.arguments.get("trigger", "<anna>"), recipe, family.name),
     )

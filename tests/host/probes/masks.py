@@ -60,7 +60,7 @@ def columns(probe):
     """a: MODEL with a mask, b: whatever it made last; arguments: size [h, w] of what the network saw → the mask's mean in each of w columns."""
     height, width = probe.arguments["size"]
     (patch,) = probe.a.model_options["transformer_options"]["patches"]["attn2_patch"]
-    ((key, found),) = [item for item in patch._seen[3].items() if isinstance(item[0], tuple) and item[0][0][1] == height * width]
+    ((key, found),) = [item for item in patch._seen[4].items() if isinstance(item[0], tuple) and item[0][0][1] == height * width]
     assert key[1:] == (height, width)
     (weight,) = [region.weight for region in found if not region.absent]
     return weight[0, :, 0].unflatten(0, (height, width)).mean(0).tolist()
