@@ -40,7 +40,7 @@ def with_identity(model, applied: AppliedIdentity):
     after = [patch for patch in patches.get("attn2_output_patch", []) if not isinstance(patch, MaskedOutput)]
     masked = any(one.mask is not None for one in people)
     if masked or len(after) != len(patches.get("attn2_output_patch", [])):
-        patches["attn2_output_patch"] = after + [MaskedOutput(ours)] * masked
+        patches["attn2_output_patch"] = [MaskedOutput(ours)] * masked + after  # see arranged()
     _add_global_weights(clone, applied, [path for path, _ in blocks.values()])
     _wrap(clone, ours)
     return clone

@@ -34,7 +34,7 @@ def _with_own_tokenizer(clip, words):
             else:
                 groups += self.tokenizer(word)["input_ids"][1:-1]
         chunk = [(self.start_token, 1.0), *((token, 1.0) for token in groups), (self.end_token, 1.0)]
-        return [chunk + [(self.pad_token, 1.0)] * (77 - len(chunk))]
+        return [chunk + [(getattr(self, "pad_token", 0), 1.0)] * (77 - len(chunk))]  # a host of 2024 has no name for it
 
     inner = _inner(clip)
     try:
@@ -144,8 +144,8 @@ def couple(probe):
         return tuple(torch.cat(part) for part in made)
 
     def write(out, extra):
-        columns = torch.arange(extra["activations_shape"][-1]) < extra["activations_shape"][-1] // 2
-        left = columns.repeat(extra["activations_shape"][-2])[None, :, None].to(out)
+        side = int(out.shape[1] ** 0.5)  # of a square picture
+        left = (torch.arange(side) < side // 2).repeat(side)[None, :, None].to(out)
         parts, whole, number = out.chunk(len(kinds)), [], 0
         while number < len(parts):
             if kinds[number]:
