@@ -92,7 +92,8 @@ def lasting_casts() -> Iterator[None]:
     """While open, a weight that the host casts for one layer gets memory of its own, and lasts until the backward pass.
 
     Where memory is short the host brings the weights of plain models to the card layer by layer too, and since late
-    2025 through buffers that the next layer uses again.
+    2025 on streams of their own, which do not wait for a backward pass, and in part through buffers that the next layer
+    uses again.
     """
     import comfy.model_management as management
 

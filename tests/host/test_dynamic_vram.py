@@ -35,9 +35,18 @@ def card_host(host, graph, processes):
 
 
 @pytest.fixture(scope="module")
-def plain():
-    """What plain patchers learned, by kind of model and precision."""
-    return {}
+def on_plain():
+    """`on_plain(host, graph, kind, …)`: what plain patchers learn, learned once."""
+    kept = {}
+
+    def of(host, graph, kind, **more):
+        key = (host.id, kind, *more.items())
+        if key not in kept:
+            kept[key] = learned(host, graph, kind, **more, **PLAIN)
+            assert kept[key]["after"]["dynamic"] == [False] * 3
+        return kept[key]
+
+    return of
 
 
 @contextmanager
@@ -118,24 +127,21 @@ def _sampled(graph, models) -> dict:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", SIZES)
-def test_what_is_learned_on_a_dynamic_model_is_bit_for_bit_that_of_a_plain_one(card_host, graph, plain, kind, case):
+def test_what_is_learned_on_a_dynamic_model_is_bit_for_bit_that_of_a_plain_one(card_host, graph, on_plain, kind, case):
     how = CASES[case]
-    key = (kind, how.get("half", False))
-    if key not in plain:
-        plain[key] = learned(card_host, graph, kind, half=key[1], **PLAIN)
-        assert plain[key]["after"]["dynamic"] == [False] * 3
+    right = on_plain(card_host, graph, kind, half=how.get("half", False))
     found = learned(card_host, graph, kind, **how)
     assert found["after"]["dynamic"] == [True] * 3
     if "drawn" in how:
         assert found["before"]["staged"][0] > 50 and found["before"]["staged"][1] > 10
     assert "earlier" not in found["says"]
     for what in ("hashes", "losses", "identity"):
-        assert found[what] == plain[key][what], what
+        assert found[what] == right[what], what
     assert found["after"]["plain_held"] == 0  # the twins were given back
 
 
-def test_the_stand_in_makes_gradients_wrong_where_nothing_is_done_about_it(card_host, graph):
-    right = learned(card_host, graph, "demo", **PLAIN)
+def test_the_stand_in_makes_gradients_wrong_where_nothing_is_done_about_it(card_host, graph, on_plain):
+    right = on_plain(card_host, graph, "demo", half=False)
     card_host.probe(type(graph)(), "dynamic_vram:without_twins", {"on": True})
     try:
         wrong = learned(card_host, graph, "demo", mode="evicted")
@@ -144,8 +150,16 @@ def test_the_stand_in_makes_gradients_wrong_where_nothing_is_done_about_it(card_
     assert wrong["identity"] != right["identity"]
 
 
-def test_lora_counts_and_what_was_trained_dynamically_is_not_trained_again(card_host, graph):
-    bare = learned(card_host, graph, "demo", mode="resident", lora=False)
+@pytest.mark.parametrize("dynamic", [False, True], ids=["plain", "dynamic"])
+def test_little_memory_for_a_model_that_is_not_dynamic_changes_nothing(card_host, graph, on_plain, dynamic):
+    """Its layers get their weights one after the other through a buffer, and so do those of a dynamic model's twin."""
+    right = on_plain(card_host, graph, "demo", lora=False)
+    short = learned(card_host, graph, "demo", lora=False, drawn=True, mode="evicted", dynamic=dynamic, short=True)
+    assert short["losses"] == right["losses"] and short["identity"] == right["identity"]
+
+
+def test_lora_counts_and_what_was_trained_dynamically_is_not_trained_again(card_host, graph, on_plain):
+    bare = on_plain(card_host, graph, "demo", lora=False)
     first = learned(card_host, graph, "demo", mode="resident")
     again = learned(card_host, graph, "demo", forget=False, **PLAIN)
     assert bare["identity"] != first["identity"] == again["identity"]

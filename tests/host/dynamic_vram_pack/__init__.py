@@ -27,12 +27,13 @@ def is_possible() -> bool:
     return hasattr(comfy.model_patcher, "ModelPatcherDynamic")
 
 
-def play(mode: str, dynamic: bool = True, half: bool = False) -> None:
+def play(mode: str, dynamic: bool = True, half: bool = False, short: bool = False) -> None:
     """Let the host load models for the card.
 
     Args:
         dynamic: False gives the models of a host that was started with --disable-dynamic-vram, on the same card.
         half: the card computes in bfloat16, whatever stands in the file.
+        short: models that are not dynamic are brought to the card layer by layer too, as with --lowvram.
     """
     import comfy.cli_args
     import comfy.memory_management as memory
@@ -48,11 +49,18 @@ def play(mode: str, dynamic: bool = True, half: bool = False) -> None:
     stop()
     buffer, stream = _Buffer(), _Stream()
     cast, stream_of, is_cpu = ops.cast_bias_weight, management.get_offload_stream, management.is_device_cpu
-    evicted = mode == "evicted"
+    evicted, load = mode == "evicted", patchers.ModelPatcher.load
 
     def cast_bias_weight(layer, input=None, dtype=None, device=None, bias_dtype=None, **more):
         # Inputs say that they are on the CPU, where the host would take another path.
-        return cast(layer, input, dtype, CARD if hasattr(layer, "_v") else device, bias_dtype, **more)
+        elsewhere = hasattr(layer, "_v") or hasattr(layer, "prev_comfy_cast_weights")
+        return cast(layer, input, dtype, CARD if elsewhere else device, bias_dtype, **more)
+
+    def load_nothing(patcher, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+        return load(patcher, device_to, 1, force_patch_weights, False)
+
+    def stream_for(device):
+        return stream if evicted and device == CARD and management.NUM_STREAMS else stream_of(device)
 
     for module, name, stand_in in (
         (management, "is_device_cpu", lambda device: device != CARD and is_cpu(device)),
@@ -61,12 +69,15 @@ def play(mode: str, dynamic: bool = True, half: bool = False) -> None:
         (management, "should_use_fp16", lambda *asked, **more: False),
         (management, "should_use_bf16", lambda *asked, **more: half),
         (management, "text_encoder_device", lambda: CARD),
-        (management, "get_offload_stream", lambda device: stream if evicted and device == CARD else stream_of(device)),
+        (management, "NUM_STREAMS", 2),
+        (management, "get_offload_stream", stream_for),
         (management, "get_aimdo_cast_buffer", lambda stream, device: buffer),
         (memory, "aimdo_enabled", dynamic),
+        (patchers.ModelPatcher, "load", load_nothing if short else load),
         (patchers, "CoreModelPatcher", patchers.ModelPatcherDynamic if dynamic else patchers.ModelPatcher),
         (ops, "cast_bias_weight", cast_bias_weight),
         (comfy.cli_args.args, "disable_pinned_memory", True),
+        (comfy.cli_args.args, "cuda_malloc", False),  # with it, plain models do not share buffers
         (comfy_aimdo.host_buffer, "HostBuffer", _HostBuffer),
         (comfy_aimdo.model_mmap, "ModelMMAP", _MappedFile),
         (comfy_aimdo.torch, "aimdo_to_tensor", _tensor),
