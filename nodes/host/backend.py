@@ -16,7 +16,7 @@ from ...idea_engine.lean import lean
 from ...idea_engine.types import Identity, IdentityMetadata
 from .family import SUPPORTED, check_model, clip_encoders, clip_family, cross_attention_blocks, cross_attention_scales
 from .frozen import borrowed, checkpointed, mutates_saved_tensors
-from .plain_weights import check_can_be_plain, give_back, lasting_casts, own_weights, plain, plain_clip
+from .plain_weights import check_can_be_plain, check_same, give_back, lasting_casts, own_weights, plain, plain_clip
 from .prompt_tokens import find_places, with_identity
 
 _SLOT = "<idea-slot>"  # stands for the pseudo-tokens while a template is tokenized
@@ -36,14 +36,20 @@ class TextBackend:
         self.clip = clip
         self.family = clip_family(clip)
         check_can_be_plain(clip.patcher, "CLIP")
-        self.text_hash = fingerprint(self._weights())
+        self.text_hash = fingerprint(_text_weights(clip))
         self._text = None
 
     @property
     def text(self):
-        """The CLIP whose weights lie open: :attr:`clip` itself, or a twin of it that is kept until :meth:`close`."""
+        """The CLIP whose weights lie open: :attr:`clip` itself, or a twin of it that is kept until :meth:`close`.
+
+        Raises: UnsupportedModelError: see :func:`~.plain_weights.check_same`.
+        """
         if self._text is None:
-            self._text = plain_clip(self.clip)
+            clip = plain_clip(self.clip)
+            if clip is not self.clip:
+                check_same(self.text_hash, fingerprint(_text_weights(clip)), "CLIP")
+            self._text = clip
         return self._text
 
     @property
@@ -56,16 +62,6 @@ class TextBackend:
         if self._text is not None and self._text is not self.clip:
             give_back(self._text.patcher)
         self._text = None
-
-    def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        for key, encoder in clip_encoders(self.clip).items():
-            for name, tensor in own_weights(self.clip.patcher, encoder.transformer, f"{key}.transformer"):
-                # Only SDXL reads the projection; where a checkpoint has none the host leaves it uninitialised, new with every load.
-                if key == "clip_g" or not name.startswith("text_projection"):
-                    yield f"{key}.{name}", tensor
-        # A LoRA on the text encoder is a patch beside the weights.
-        for name, patches in self.clip.patcher.patches.items():
-            yield from patch_tensors(name, patches)
 
     @property
     def device(self) -> torch.device:
@@ -175,9 +171,15 @@ class ComfyBackend(TextBackend):
 
     @property
     def denoiser(self):
-        """The MODEL whose weights lie open: :attr:`model` itself, or a twin of it that is kept until :meth:`close`."""
+        """The MODEL whose weights lie open: :attr:`model` itself, or a twin of it that is kept until :meth:`close`.
+
+        Raises: UnsupportedModelError: see :func:`~.plain_weights.check_same`.
+        """
         if self._denoiser is None:
-            self._denoiser = plain(self.model, "MODEL")
+            model = plain(self.model, "MODEL")
+            if model is not self.model:
+                check_same(*(fingerprint(_unet_weights(patcher)) for patcher in (self.model, model)), "MODEL")
+            self._denoiser = model
         return self._denoiser
 
     @property
@@ -200,8 +202,7 @@ class ComfyBackend(TextBackend):
         patched = (pair for name, patches in self.model.patches.items() for pair in patch_tensors(name, patches))
         sampling = self.model.get_model_object("model_sampling")  # another one where ModelSamplingDiscrete is connected
         schedule = (f"sampling {' '.join(kind.__name__ for kind in type(sampling).__mro__)}", sampling.sigmas)
-        weights = own_weights(self.model, self.model.model.diffusion_model, "diffusion_model")
-        return fingerprint([*weights, *patched, schedule])
+        return fingerprint([*_unet_weights(self.model), *patched, schedule])
 
     @property
     def device(self) -> torch.device:
@@ -325,6 +326,22 @@ def word_ids(clip, text: str) -> list[int]:
     """Byte-pair token ids of plain text, without begin or end marks."""
     inner = getattr(clip.tokenizer, next(iter(clip_encoders(clip))))
     return list(inner.tokenizer(text)["input_ids"])[1:-1]  # CLIP's tokenizers always add one of each
+
+
+def _unet_weights(patcher) -> Iterator[tuple[str, Tensor]]:
+    return own_weights(patcher, patcher.model.diffusion_model, "diffusion_model")
+
+
+def _text_weights(clip) -> Iterator[tuple[str, Tensor]]:
+    for key, encoder in clip_encoders(clip).items():
+        for name, tensor in own_weights(clip.patcher, encoder.transformer, f"{key}.transformer"):
+            # Only SDXL reads the projection; where a checkpoint has none the host leaves it uninitialised, new with
+            # every load.
+            if key == "clip_g" or not name.startswith("text_projection"):
+                yield f"{key}.{name}", tensor
+    # A LoRA on the text encoder is a patch beside the weights.
+    for name, patches in clip.patcher.patches.items():
+        yield from patch_tensors(name, patches)
 
 
 def patch_tensors(name: str, patches: Sequence) -> Iterator[tuple[str, Tensor]]:

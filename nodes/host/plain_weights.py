@@ -77,6 +77,20 @@ def plain_clip(clip):
     return twin
 
 
+def check_same(connected: str, twin: str, socket: str) -> None:
+    """Compare the content hashes of a model and of its :func:`plain` twin.
+
+    Raises:
+        UnsupportedModelError: the file has changed since it was loaded, or a node has changed the weights themselves.
+    """
+    if connected != twin:
+        raise UnsupportedModelError(
+            f"ComfyUI keeps the weights of the {socket} where gradients cannot reach them (dynamic VRAM), and loaded "
+            "again they are not those that are connected: the file has changed since, or a node has changed the "
+            "weights without saying so. Load the file again (restart ComfyUI), or start it with --disable-dynamic-vram."
+        )
+
+
 def give_back(patcher) -> None:
     """Have the host forget a twin that :func:`plain` made; its memory is free once the caller has let it go too."""
     import comfy.model_management as management

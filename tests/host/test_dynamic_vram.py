@@ -200,6 +200,21 @@ def test_a_loader_that_cannot_be_asked_again_is_met_with_one_sentence(card_host,
             card_host.probe(asked, "identities:summary", a=enhanced(asked, unknown[1])[0])
 
 
+def test_a_model_that_would_be_loaded_otherwise_by_now_is_met_with_one_sentence(card_host, graph):
+    with card(card_host, graph, mode="resident"):
+        model, clip, vae = load(card_host, graph, "demo")
+        changed = probe(graph, "dynamic_vram:changed_file", a=model, b=clip)
+        photo = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x4080C0)
+        start = enhanced(graph, clip)
+        for socket, models in (("MODEL", (changed[0], clip, vae)), ("CLIP", (model, changed[1], vae))):
+            asked = type(graph)(dict(graph.prompt))
+            train(asked, models, photo[0], start[0])
+            with pytest.raises(NodeFailedError, match=f"weights of the {socket}.*the file has changed.*restart"):
+                card_host.run(asked)
+        left = card_host.probe(graph, "dynamic_vram:models", a=model, b=clip, c=vae)
+        assert left["plain_held"] == 0
+
+
 def test_layers_changed_from_outside_are_met_with_one_sentence(card_host, graph):
     with card(card_host, graph, mode="resident"):
         model, clip, vae = load(card_host, graph, "demo", lora=False)
