@@ -287,6 +287,22 @@ def test_stop_ends_the_training_and_the_graph_goes_on_but_it_is_not_kept_as_fini
     assert seen[0]["step"] > 1
 
 
+@pytest.mark.one_host
+def test_a_full_disk_costs_neither_the_person_nor_the_training(host, graph, photo):
+    """The artist gets the identity; the training stays on disk until the identity can be kept, so that it is there after a restart."""
+    loader = tiny(graph)
+    trained, said = train(graph, loader, photo[0], enhanced(graph, loader[1], seed=75)[0], steps=4, seed=75), []
+    host.probe(type(graph)(), "failures:fill_the_disk")
+    try:
+        said.append(host.run(graph).outputs[trained.id]["text"][0])
+    finally:
+        host.probe(type(graph)(), "failures:make_room")
+    for _ in range(2):
+        host.client.free()  # what the host remembers is gone, as after a restart
+        said.append(host.run(graph).outputs[trained.id]["text"][0])
+    assert "4 steps" in said[0] and "resumed" not in said[0] and "resumed at step 4" in said[1] and "taken from an earlier training" in said[2], said
+
+
 FOREIGN = {"Origin": "null", "Content-Type": "application/json"}, {"Origin": "null", "Content-Type": "text/plain"}, {"Content-Type": "text/plain"}, {
     "Origin": "https://example.com", "Content-Type": "application/json"}
 

@@ -53,3 +53,19 @@ def first_step_is_nan(probe):
     finally:
         kind.predict = good
     return {"text": said["ui"]["text"][0]}
+
+
+def fill_the_disk(probe):
+    """From now on no identity can be written; :func:`make_room` ends it."""
+    files = probe.module("idea_engine.identity_file")
+
+    def full(path, write):
+        raise OSError(28, "No space left on device")
+
+    files.room, files.atomic_write = files.atomic_write, full
+
+
+def make_room(probe):
+    """Undo :func:`fill_the_disk`."""
+    files = probe.module("idea_engine.identity_file")
+    files.atomic_write = files.room
