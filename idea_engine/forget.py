@@ -17,6 +17,7 @@ from .identity_file import load_identity
 from .identity_import import read_identity
 from .tensor_file import open_tensors
 
+QUICKSTART_PERSON = "anna"  # whoever is on the photograph
 SUFFIXES = (".safetensors", ".bin", ".pt")
 _DEPTH = 2  # folders below the one that is named
 _KEPT = (".safetensors", ".partial")  # in the cache of trainings
@@ -79,7 +80,9 @@ def traces(name: str, folders: Iterable[Path], hosts: Iterable[Path] = ()) -> li
         for trace in _in_cache(name, cache, hashes):
             found.setdefault(trace.path.absolute(), trace)
     for host in hosts:
-        if quick in host.parents and any(host in path.parents for path in found):
+        # A quickstart that was stopped early has kept a photograph, and nothing yet that has a name.
+        unnamed = name == QUICKSTART_PERSON and not any(path.suffix.lower() in SUFFIXES for path in (host / "models" / "idea").rglob("*"))
+        if quick in host.parents and (unnamed or any(host in path.parents for path in found)):
             for part in _PERSONAL:
                 if (host / part).exists():
                     found = {path: trace for path, trace in found.items() if host / part not in path.parents}

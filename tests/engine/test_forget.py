@@ -85,6 +85,18 @@ def test_quickstart_forgets_the_photograph_too(tmp_path, caches):
     assert len(everything(caches / "quickstart" / "comfyui-2")) == 8
 
 
+def test_a_photograph_of_a_quickstart_that_was_stopped_early_goes(tmp_path, caches):
+    from launcher.portrait import TRIGGER
+
+    photo = caches / "quickstart" / "comfyui-1" / "input" / "photo.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_text("x")
+    assert traces("ben", [tmp_path / "nowhere"], quickstart_hosts()) == []
+    for trace in traces(TRIGGER.strip("<>"), [tmp_path / "nowhere"], quickstart_hosts()):
+        trace.remove()
+    assert not photo.exists()
+
+
 def test_the_quickstarts_folder_is_where_the_launcher_has_it(monkeypatch):
     from launcher import cache
 
