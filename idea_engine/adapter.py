@@ -1,7 +1,7 @@
 """The ID-adapter on the text condition, and the identity's own keys and values (METHODS §1.4)."""
 from __future__ import annotations
 
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -75,21 +75,47 @@ class IDKeyValue(nn.Module):
     other words keep their keys and values.
     """
 
-    def __init__(self, width: int, blocks: int, rank: int, count: int):
+    def __init__(self, widths: Sequence[int], blocks: int, rank: int, count: int):
+        """Args: widths: w of every text encoder, in the order in which their outputs are joined to d; at rank 0 each has parameters of its own, for
+        encoders differ in size."""
         super().__init__()
-        self.rank = rank
+        self.rank, width = rank, sum(widths)
         if rank == 0:
-            self.up_key = nn.Parameter(torch.zeros(blocks, count, width))
-            self.up_value = nn.Parameter(torch.zeros(blocks, count, width))
+            self.own_keys = nn.ParameterList(torch.zeros(blocks, count, w) for w in widths)
+            self.own_values = nn.ParameterList(torch.zeros(blocks, count, w) for w in widths)
             return
         self.norm = nn.LayerNorm(2 * width, elementwise_affine=False)
         self.down = nn.Linear(2 * width, rank, bias=False)
         self.up_key = nn.Parameter(torch.zeros(blocks, width, rank))
         self.up_value = nn.Parameter(torch.zeros(blocks, width, rank))
 
+    def offsets(self) -> list[nn.Parameter]:
+        """What is zero at the start."""
+        return [*self.own_keys, *self.own_values] if self.rank == 0 else [self.up_key, self.up_value]
+
+    @torch.no_grad()
+    def begin(self, keys: Mapping[int, Tensor], values: Mapping[int, Tensor]) -> bool:
+        """Start at an identity's own keys and values, block number → (n, d); False, and nothing is changed, where their shapes are others."""
+        if self.rank:
+            return False
+        for own, offsets in ((self.own_keys, keys), (self.own_values, values)):
+            wanted = (own[0].shape[1], sum(part.shape[2] for part in own))
+            if set(offsets) != set(range(own[0].shape[0])) or any(tuple(rows.shape) != wanted for rows in offsets.values()):
+                return False
+        for own, offsets in ((self.own_keys, keys), (self.own_values, values)):
+            if offsets:
+                stacked = torch.stack([offsets[block] for block in range(len(offsets))])
+                for part, rows in zip(own, stacked.split([part.shape[2] for part in own], dim=-1)):
+                    part.copy_(rows)
+        return True
+
     def forward(self, enhanced: Tensor | None) -> tuple[Tensor, Tensor]:
         """(n, 2d), or None at rank 0 → key and value offsets, each (M, n, d) for M blocks."""
         if self.rank == 0:
-            return self.up_key, self.up_value
+            return _joined(self.own_keys), _joined(self.own_values)
         low = self.down(self.norm(enhanced))
         return torch.einsum("mdr,nr->mnd", self.up_key, low), torch.einsum("mdr,nr->mnd", self.up_value, low)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)

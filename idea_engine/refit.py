@@ -45,8 +45,8 @@ def nearest_start(identity: Identity, enhanced: EnhancedIdentity) -> dict[str, T
 
 
 def build_from(identity: Identity):
-    """A ``build`` for :func:`idea_engine.train.train` whose pseudo-tokens begin at :func:`nearest_start`, and whose ending begins as the old one
-    where the new model's text condition is of the same kind."""
+    """A ``build`` for :func:`idea_engine.train.train` whose pseudo-tokens begin at :func:`nearest_start`, and whose ending, keys and values
+    begin as the old ones where the new model's text condition is of the same kind and its blocks are as many."""
 
     def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> IdentityModule:
         module = id_ea.build(enhanced, recipe, blocks)
@@ -54,8 +54,11 @@ def build_from(identity: Identity):
         with torch.no_grad():
             for key, rows in module.tokens.items():
                 rows.copy_(start[key])
-            if identity.ending is not None and identity.family == enhanced.family:
-                module.ending.copy_(identity.ending)
+            if identity.family == enhanced.family:
+                if identity.ending is not None:
+                    module.begin_ending(identity.ending)
+                if identity.key_offsets:
+                    module.key_value.begin(identity.key_offsets, identity.value_offsets)
         return module
 
     return build

@@ -113,7 +113,7 @@ class _Run:
         if recipe.attention_weight:
             self.attention = AttentionLoss(backend, recipe.attention_target, self.prompts, self.faces)
         set_trainable(self.module, recipe)
-        groups = parameter_groups(self.module, recipe, recipe.lr * recipe.batch)
+        groups = parameter_groups(self.module, recipe, recipe.step_rate)
         self.base_rates = [group["lr"] for group in groups]
         self.optimizer = torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.epsilon, weight_decay=recipe.weight_decay, foreach=True)
         scale = _FIRST_LOSS_SCALE if getattr(backend, "needs_loss_scaling", False) else 1.0
@@ -241,6 +241,7 @@ class _Run:
         """The optimizer's step. It needs memory of its own, the most at the first step, and is not repeated, for it may be half done."""
         try:
             self.optimizer.step()
+            self.module.hold()
         except RuntimeError as error:
             if not self.backend.is_out_of_memory(error):
                 raise

@@ -34,6 +34,7 @@ class TrainConfig:
             prompt says need not be learned as a part of the person.
         micro_batch: pictures at a time; 0 tries the whole batch and halves it when memory runs out.
         checkpointing: recompute activations from the start; otherwise only when memory runs out.
+        base_rate: what the recipe's own rate is multiplied by on this base model, see :mod:`idea_engine.base_advice`; ``lr`` is taken as it is.
     """
 
     recipe: str = "balanced"
@@ -49,6 +50,7 @@ class TrainConfig:
     checkpointing: bool = False
     stages: int = 0
     attention: str = ""
+    base_rate: float = 1.0
 
     def checked_captions(self, photographs: int) -> tuple[str, ...]:
         """The captions.
@@ -70,5 +72,15 @@ class TrainConfig:
     def resolved(self) -> Recipe:
         """The recipe with the artist's values in place of its own."""
         recipe = RECIPES[self.recipe]
-        recipe = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch, lr=self.lr or recipe.lr)
+        recipe = replace(
+            recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch, lr=self.lr or recipe.lr * self.base_rate,
+            refining_lr=recipe.refining_lr * self.base_rate,
+        )
         return with_attention(with_stages(recipe, self.stages), self.attention)
+
+    def remarks(self) -> tuple[str, ...]:
+        """What the artist should know of the rate: what another batch does, and what was advised for the base model."""
+        made = [self.resolved().batch_effect(RECIPES[self.recipe].batch)]
+        if self.base_rate != 1.0 and not self.lr:
+            made.append(f"at {self.base_rate:g} times the recipe's rate, as a check of this base model advises")
+        return tuple(one for one in made if one)

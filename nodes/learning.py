@@ -4,6 +4,7 @@ from __future__ import annotations
 from .sockets import FACE_MODEL
 
 _SIDES, _SIDE = {"sdxl": 1024}, 512  # what the families were trained at
+_VELOCITY_SIDE = 768  # SD 2.x that predicts v
 _JUDGED_TIMES = 10  # in one training, unless preview_every says otherwise
 
 
@@ -36,9 +37,11 @@ def training_backend(model, clip, vae, enhanced, node: str):
     return backend
 
 
-def training_side(family, asked: int) -> int:
-    """Side of the training pictures in pixels: the one asked for, or for 0 the family's own."""
-    return asked or _SIDES.get(family.name, _SIDE)
+def training_side(backend, asked: int) -> int:
+    """Side of the training pictures in pixels: the one asked for, or for 0 what the model was trained at."""
+    if backend.family.name == "sd2" and backend.prediction == "V_PREDICTION":
+        return asked or _VELOCITY_SIDE
+    return asked or _SIDES.get(backend.family.name, _SIDE)
 
 
 def face_masks(masks, enhanced, photos):
@@ -53,18 +56,20 @@ def face_masks(masks, enhanced, photos):
 
 
 def training_key(backend, enhanced, photos, config, masks=None) -> str:
-    """Names the training by everything its result depends on; the trigger is only a name."""
+    """Names the training by everything its result depends on: the trigger is only a name, and the face and the enhancer's seed count only where
+    the recipe reads them."""
     from dataclasses import replace
 
     from ..idea_engine.fingerprint import content_key
     from ..idea_engine.identity import content_hash
 
     anchors = [enhanced.anchor.rows[name] for name in backend.family.encoders]
-    settings = replace(config, trigger="")
+    settings, recipe = replace(config, trigger=""), config.resolved()
+    face = (enhanced.seed, enhanced.face) if recipe.reads_face else ()
     begun = () if enhanced.identity is None else (content_hash(enhanced.identity),)
     return content_key(
-        "training 2", settings, config.resolved(), backend.model_hash(), backend.text_hash, backend.clip.layer_idx,
-        backend.vae_hash(), enhanced.seed, enhanced.face, *anchors, *photos, *(masks or ()), *begun,
+        "training 3", settings, recipe, backend.model_hash(), backend.text_hash, backend.clip.layer_idx,
+        backend.vae_hash(), *face, *anchors, *photos, *(masks or ()), *begun,
     )
 
 
@@ -89,10 +94,11 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
     if face_model is not None:
         key = content_key("judged 1", key, every, face_model.recognizer)
     finished = training_cache() / f"{key}.safetensors"
-    unseen = "; there were no face masks, so the whole picture counted" if masks is None and config.resolved().reads_masks else ""
+    added = "; there were no face masks, so the whole picture counted" if masks is None and config.resolved().reads_masks else ""
+    added += "".join(f"; {remark}" for remark in config.remarks())
     identity = _kept(finished, enhanced, config.trigger)
     if identity is not None:
-        return identity, f"taken from an earlier training of the same inputs{unseen}"
+        return identity, f"taken from an earlier training of the same inputs{added}"
     judge = None if face_model is None else _judge(face_model, photos)
     with closing(backend), TrainingProgress(node_id, steps, backend.model.model.latent_format) as progress:
         identity, report = train(
@@ -101,7 +107,7 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
             keep=lambda identity: _keep(identity, finished),  # not called for what was stopped, which is not what these inputs give
         )
     trim_training_cache()
-    return identity, _summary(report) + unseen
+    return identity, _summary(report) + added
 
 
 def course_chart(identity, title: str):
@@ -136,7 +142,10 @@ def _kept(path, enhanced, trigger):
         return None
     try:
         # The face is not kept on disk, but it is among the inputs, and Save Identity may be asked to store it.
-        identity = rounded(replace(load_identity(path), face=enhanced.face)).with_trigger(trigger)
+        kept = load_identity(path)
+        # So may the recognizer be another one, where the recipe does not read what it says.
+        metadata = replace(kept.metadata, recognizer=enhanced.recognizer, licence=enhanced.licence)
+        identity = rounded(replace(kept, face=enhanced.face, metadata=metadata)).with_trigger(trigger)
     except IdentityFileError as error:
         logging.getLogger(__name__).warning("An earlier training cannot be used and is done again: %s", error)
         return None

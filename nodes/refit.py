@@ -35,7 +35,7 @@ class RefitIdentity:
                 "image": ("IMAGE", {"tooltip": "One or a few photographs of the person, as a batch or as a list of any sizes."}),
                 "enhanced": (ENHANCED, {"tooltip": "From ID Enhancer, made with the new checkpoint's CLIP."}),
                 "steps": ("INT", {"default": 25, "min": 1, "max": 10000, "tooltip": "Training steps. 25 are enough where a text encoder is shared."}),
-                "resolution": ("INT", {"default": 0, "min": 0, "max": 2048, "step": 8, "tooltip": "Side of the training pictures in pixels; 0 = 512, and 1024 for SDXL."}),
+                "resolution": ("INT", {"default": 0, "min": 0, "max": 2048, "step": 8, "tooltip": "Side of the training pictures in pixels; 0 = 512, 768 for SD 2.x that predicts v, 1024 for SDXL."}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "tooltip": "The same seed and inputs give the same identity."}),
             },
             "optional": {"preview_every": PREVIEW_EVERY, "face_model": JUDGE},
@@ -57,7 +57,7 @@ class RefitIdentity:
         method = identity.metadata.method
         config = TrainConfig(
             recipe=method if method in ID_EA else ID_EA[0], trigger=identity.trigger, steps=steps, seed=seed,
-            resolution=training_side(backend.family, resolution),
+            resolution=training_side(backend, resolution),
         )
         masks = face_masks(None, enhanced, photos) if config.resolved().reads_masks else None
         key = content_key("refit 1", content_hash(identity), training_key(backend, enhanced, photos, config, masks))

@@ -45,14 +45,15 @@ class TrainIDEA:
                 )}),
                 "steps": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "Training steps; 0 = the recipe's own number."}),
                 "batch": ("INT", {"default": 0, "min": 0, "max": 64, "tooltip": (
-                    "Pictures per step; 0 = the recipe's own. If they do not fit into memory at once, they are taken in smaller portions."
+                    "Pictures per step; 0 = the recipe's own. If they do not fit into memory at once, they are taken in smaller portions. With balanced, fast "
+                    "and best a step grows with the square root of the batch, with the others in proportion, as the released script has it; the node says by how much."
                 )}),
                 "lr": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.0001, "round": False, "tooltip": (
-                    "Learning rate per picture of the batch; 0 = the recipe's own. Lower it if the loss explodes. balanced, fast and best count it in "
-                    "shares of the size of what learns."
+                    "Learning rate per picture of the recipe's own batch; 0 = the recipe's own. Lower it if the loss explodes. balanced, fast and best count "
+                    "it in shares of the size of what learns, and make it smaller for wider text encoders."
                 )}),
                 "resolution": ("INT", {"default": 0, "min": 0, "max": 2048, "step": 8, "tooltip": (
-                    "Side of the training pictures in pixels; 0 = 512, and 1024 for SDXL. Smaller is faster and needs less memory."
+                    "Side of the training pictures in pixels; 0 = 512, 768 for SD 2.x that predicts v, 1024 for SDXL. Smaller is faster and needs less memory."
                 )}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "tooltip": "The same seed and inputs give the same identity."}),
             },
@@ -93,7 +94,7 @@ class TrainIDEA:
         photos = check_pictures(image, "Train Identity")
         config = TrainConfig(
             recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed, stages=stages, attention=ATTENTION[attention],
-            captions=_captions(caption), resolution=training_side(backend.family, resolution),
+            captions=_captions(caption), resolution=training_side(backend, resolution),
         )
         faces = face_masks(masks, enhanced, photos) if config.resolved().reads_masks else None
         identity, note = learn(

@@ -229,8 +229,9 @@ class Studio:
         finally:
             bar.close()
         path = person.output
+        remarks = "".join(f"; {remark}" for remark in config.remarks())
         went_on = f", resumed at step {report.resumed_at}" if report.resumed_at else ""
-        print(f"{shown(path, 1000)}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {shown_size(path.stat().st_size)}", flush=True)
+        print(f"{shown(path, 1000)}: {person.trigger}, {len(report.losses)} steps{went_on}, {report.seconds:.0f} s, {shown_size(path.stat().st_size)}{remarks}", flush=True)
 
     def _previews(self, person: PersonToLearn, steps: int):
         """Pictures on the way, written as NAME-STEP.png; None where none are asked for. They change nothing that is learned."""
@@ -274,7 +275,9 @@ class Studio:
 
         anchors = [enhanced.anchor.rows[name] for name in self.backend.family.encoders]
         models = (self.model_hash, self.backend.text_hash)
-        return content_key("command line 3", replace(config, trigger=""), config.resolved(), *models, enhanced.face, *anchors, *photos, *enhanced.masks)[:12]
+        recipe = config.resolved()
+        face = (enhanced.seed, enhanced.face) if recipe.reads_face else ()
+        return content_key("command line 4", replace(config, trigger=""), recipe, *models, *face, *anchors, *photos, *enhanced.masks)[:12]
 
 
 def _what_is_kept(checkpoint: Checkpoint, steps: int) -> str:

@@ -17,8 +17,7 @@ def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> 
     Raises:
         TrainingError: the recipe reads a face embedding, and there is none.
     """
-    conditioned = "key_value" in recipe.trains and recipe.key_value_rank > 0
-    if enhanced.face is None and (conditioned or {"enhancer", "adapter", "gate"} & set(recipe.trains)):
+    if enhanced.face is None and recipe.reads_face:
         raise TrainingError(
             f"The recipe {recipe.name} starts from a face embedding, but none is connected. Connect Face Embed to face of the ID Enhancer node, or "
             f"choose the recipe {sefi_ide.SEFI.name} in the Train node, which needs no face recognizer."

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
 from ..types import EnhancedIdentity, Identity
+from .rates import step_rate
 
 
 # Of the face-wise attention loss, by its target: the one is a squared error in shares of the target's square, the other a share. Chosen on
@@ -27,9 +28,11 @@ class Recipe:
             ``key_value`` (own positions), ``ending`` (the end mark and the padding), ``global_key_value`` and ``stages``.
         steps, batch: defaults where the user leaves 0.
         lr: learning rate of the tokens per picture of the batch; the step uses lr × batch (METHODS §1.6).
+        measured_batch: from which batch the rate grows with the square root, see :func:`~idea_engine.methods.rates.step_rate`; 0: in proportion.
         part_lr: factor on that rate, per part.
         relative: the rates are shares of the size (root mean square) of what a part moves: a word's row in the embedding table, or what
-            cross-attention reads. Encoders differ in both by factors, so a rate found on one would be wild on another.
+            cross-attention reads; and smaller where more numbers are read, see :func:`~idea_engine.methods.rates.width_factor`. Encoders differ in
+            all of it by factors, so a rate found on one would be wild on another. No token goes further than published ones.
         start: where the tokens begin: ``anchor``, what an average name looks like after the text encoder (cross initialisation, METHODS
             §1.2), or a plain word, such as ``person``, as the encoder reads it.
         weight_decay, betas, epsilon: of AdamW.
@@ -66,6 +69,7 @@ class Recipe:
     lr: float
     part_lr: dict[str, float]
     relative: bool = False
+    measured_batch: int = 0
     start: str = "anchor"
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
@@ -90,6 +94,24 @@ class Recipe:
     refining_lr: float = 0.0
 
     @property
+    def reads_face(self) -> bool:
+        """Whether what is learned depends on the face embedding, and on the random weights through which it is read."""
+        return bool({"enhancer", "adapter", "gate"} & set(self.trains)) or ("key_value" in self.trains and self.key_value_rank > 0)
+
+    @property
+    def step_rate(self) -> float:
+        """The learning rate of the tokens in one step."""
+        return step_rate(self.lr, self.batch, self.measured_batch)
+
+    def batch_effect(self, own: int) -> str:
+        """What another batch than the recipe's ``own`` does to a step, in words; '' where it is the same."""
+        if self.batch == own:
+            return ""
+        times = self.step_rate / step_rate(self.lr, own, self.measured_batch)
+        rule = "the square root of the batch" if self.measured_batch else "the batch, as the released script has it"
+        return f"{self.batch} pictures in a step instead of {own}: a step goes {times:.2g} times as far, by {rule}"
+
+    @property
     def reads_masks(self) -> bool:
         """Whether training needs face masks."""
         return self.face_share > 0 or (self.attention_weight > 0 and self.attention_target == "mask")
@@ -112,8 +134,11 @@ class IdentityModule(nn.Module):
         raise NotImplementedError
 
     def sizes(self) -> dict[str, list[float]]:
-        """Part name → for each of its parameters the root mean square of what it moves; parts that are missing count as 1."""
+        """Part name → for each of its parameters how far a step may go in relation to the rate; parts that are missing count as 1."""
         return {}
+
+    def hold(self) -> None:
+        """Called after every step: bring back what went further than it may."""
 
     def condition(self, backend: DiffusionBackend, prompts: Sequence[Prompt], rows: Sequence[int]) -> TextCondition:
         """The text condition of ``prompts``, each encoded once, then picked by ``rows`` to one per picture."""

@@ -15,6 +15,7 @@ from ..tokens import prompt_inputs
 from ..identity import rounded
 from ..types import FACE_EMBEDDING_WIDTH, EnhancedIdentity, Identity, IdentityMetadata
 from .base import IdentityModule, Recipe
+from .rates import hold, root_mean_square, width_factor
 from .enhancer import IDEnhancer, seeded
 
 # The released script optimises the tokens and the adapter only; expander, enhancer, to_k and to_v never change (METHODS §1).
@@ -35,7 +36,7 @@ WORD_RATE = 22.0  # a word's row is small, and the text encoder stands between i
 # ATTENTION_WEIGHTS: .03 went with half this rate, .06 goes with this one, and .12 took more likeness than it gave to the prompt.
 BALANCED = Recipe(
     name="balanced", trains=("tokens", "ending", "key_value"), steps=80, batch=4, lr=0.006,
-    part_lr={"tokens": WORD_RATE, "ending": 2.0}, relative=True, start="person", warmup=3, decay=True, anchor_weight=0.0,
+    part_lr={"tokens": WORD_RATE, "ending": 2.0}, relative=True, measured_batch=4, start="person", warmup=3, decay=True, anchor_weight=0.0,
     key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0,
     timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder", refining_lr=0.003,
 )
@@ -57,9 +58,9 @@ class IDEA(IdentityModule):
         self.enhancer = seeded(enhanced.seed, IDEnhancer, width)
         self.adapter = seeded(enhanced.seed + 1, IDAdapter, width, recipe.beta)
         own = len(blocks) if "key_value" in recipe.trains else 0
-        self.key_value = seeded(enhanced.seed + 2, IDKeyValue, width, own, recipe.key_value_rank, len(enhanced.anchor.names_used))
+        self.key_value = seeded(enhanced.seed + 2, IDKeyValue, tuple(family.encoders.values()), own, recipe.key_value_rank, len(enhanced.anchor.names_used))
         everywhere = blocks if "global_key_value" in recipe.trains else ()
-        self.ending = nn.Parameter(torch.zeros(width))
+        self.endings = nn.ParameterDict({key: torch.zeros(w) for key, w in family.encoders.items()})  # apart, for encoders differ in size
         self.global_key = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
         self.global_value = nn.ParameterList(torch.zeros(c, width) for c in everywhere)
         # Copies: what arrives from a host may be inference tensors, which no backward pass may save.
@@ -77,33 +78,56 @@ class IDEA(IdentityModule):
         Raises:
             FamilyMismatchError: its keys and values are those of another arrangement of blocks.
         """
-        blocks = len(self.key_value.up_key)
-        if not len(person.key_offsets) == len(person.value_offsets) == blocks:
+        if not self.key_value.begin(person.key_offsets, person.value_offsets):
+            blocks = len(self.key_value.offsets()[0])
             raise FamilyMismatchError(
                 f"The enhancer was learned on a model with {len(person.key_offsets)} cross-attention blocks, but the connected MODEL has {blocks}. "
                 "Set enhancer in the ID Enhancer node to names only, or load the checkpoint that the enhancer was made for."
             )
         for key, rows in self.tokens.items():
             rows.copy_(person.tokens[key])
-        self.ending.copy_(person.ending)
-        for up, offsets in ((self.key_value.up_key, person.key_offsets), (self.key_value.up_value, person.value_offsets)):
-            up.copy_(torch.stack([offsets[number] for number in range(blocks)]))
+        self.begin_ending(person.ending)
+
+    @property
+    def ending(self) -> Tensor:
+        """(d,): what is added from the end mark on."""
+        return self.family.join(self.endings) if len(self.endings) > 1 else next(iter(self.endings.values()))
+
+    @torch.no_grad()
+    def begin_ending(self, ending: Tensor) -> None:
+        """Start at an identity's ending (d,)."""
+        for key, rows in self.family.split(ending).items():
+            self.endings[key].copy_(rows)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         return {
-            "tokens": list(self.tokens.values()),
+            "tokens": self._by_encoder(self.tokens),
             "enhancer": list(self.enhancer.parameters()),
             "adapter": [*self.adapter.project.parameters(), *self.adapter.attention.parameters()],
             "gate": [self.adapter.gamma],
             "key_value": list(self.key_value.parameters()),
-            "ending": [self.ending],
+            "ending": self._by_encoder(self.endings),
             "global_key_value": [*self.global_key, *self.global_value],
         }
 
     def sizes(self) -> dict[str, list[float]]:
-        read = _root_mean_square(self.anchor)  # an average name, as cross-attention reads it
-        own = [read] * len(list(self.key_value.parameters()))
-        return {"tokens": [_root_mean_square(rows) for rows in self.start.values()], "key_value": own, "ending": [read]}
+        reads = [root_mean_square(self.enhanced.anchor.rows[key]) for key in self.family.encoders]  # an average name, as cross-attention reads it
+        reads = [read * width_factor(self.family.context_width) for read in reads]
+        if self.recipe.key_value_rank:  # all of an identity's keys and values in one piece
+            own = [root_mean_square(self.anchor) * width_factor(self.family.context_width)] * len(list(self.key_value.parameters()))
+        else:
+            own = [*reads, *reads]
+        words = [root_mean_square(rows) * width_factor(rows.shape[1]) for rows in self._by_encoder(self.start)]
+        return {"tokens": words, "key_value": own, "ending": reads}
+
+    def _by_encoder(self, values: Mapping[str, Tensor]) -> list:
+        """In the family's order: a ParameterDict keeps one of its own."""
+        return [values[key] for key in self.family.encoders]
+
+    def hold(self) -> None:
+        if self.recipe.relative:
+            for key, rows in self.tokens.items():
+                hold(rows, self.start[key].to(rows))
 
     def features(self) -> Tensor:
         """(n, 2d): the enhanced identity F."""
@@ -181,10 +205,6 @@ class IDEA(IdentityModule):
                 face=self.enhanced.face,
             )
         )
-
-
-def _root_mean_square(rows: Tensor) -> float:
-    return float(rows.float().square().mean().sqrt())
 
 
 def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> IDEA:

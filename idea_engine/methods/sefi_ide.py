@@ -56,7 +56,7 @@ class SeFiIDE(IDEA):
         self.offsets = nn.ParameterDict({key: torch.zeros(recipe.stages, 2, *rows.shape) for key, rows in self.tokens.items()})
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        return {**super().parts(), "stages": list(self.offsets.values())}
+        return {**super().parts(), "stages": self._by_encoder(self.offsets)}
 
     def sizes(self) -> dict[str, list[float]]:
         sizes = super().sizes()

@@ -170,7 +170,7 @@ def test_recomputed_activations_give_the_same_gradients(any_backend, enhance, ph
         with torch.no_grad():
             run.module.adapter.gamma.fill_(0.5)
             torch.manual_seed(0)
-            for parameter in (run.module.key_value.up_key, run.module.key_value.up_value):
+            for parameter in run.module.key_value.offsets():
                 parameter.normal_(std=0.1)
         with any_backend.training(checkpointing):
             run._backward()

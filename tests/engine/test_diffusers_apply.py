@@ -89,7 +89,7 @@ def test_what_is_trained_is_what_is_used(pipes, enhance, photo, family, recipe, 
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         run.module.adapter.gamma.fill_(0.5)
-        for parameter in [run.module.ending, run.module.key_value.up_key, run.module.key_value.up_value, *run.module.global_key, *run.module.global_value]:
+        for parameter in [*run.module.endings.values(), *run.module.key_value.offsets(), *run.module.global_key, *run.module.global_value]:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
         for parameter in [*run.module.tokens.values(), *run.module.parts().get("stages", [])]:
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)

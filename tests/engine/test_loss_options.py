@@ -181,10 +181,10 @@ def test_gradients_agree_with_finite_differences(backend, enhance, photo, change
     run = run_of(backend, enhanced, photo, replace(CONDITIONED, **changes), [mask])
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in [run.module.key_value.up_key, run.module.key_value.up_value, *run.module.tokens.values()]:
+        for parameter in [*run.module.key_value.offsets(), *run.module.tokens.values()]:
             parameter.add_(torch.randn_like(parameter) * 0.05)
     batch = batch_of(run)
-    parameters = [run.module.key_value.up_value, *run.module.tokens.values()]
+    parameters = [run.module.key_value.offsets()[-1], *run.module.tokens.values()]
 
     def loss():
         return run.picture_losses(batch, slice(0, 2)).mean() + run.module.regularizer()
@@ -217,7 +217,7 @@ def test_free_keys_and_values_do_not_run_the_enhancer(backend, enhance):
     calls = []
     module.enhancer.register_forward_pre_hook(lambda *given: calls.append(given))
     edit = module.edit(torch.zeros(1, 2, dtype=torch.long))
-    assert torch.equal(edit.key_offsets, module.key_value.up_key) and torch.equal(edit.value_offsets, module.key_value.up_value)
+    assert torch.equal(edit.key_offsets, *module.key_value.own_keys) and torch.equal(edit.value_offsets, *module.key_value.own_values)
     assert module.identity("<anna>", {}, "").key_offsets.keys() == set(range(len(backend.block_widths)))
     assert not calls
 

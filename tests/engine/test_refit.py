@@ -53,6 +53,21 @@ def test_another_number_of_pseudo_tokens_is_refused_in_words(backend, enhance):
         nearest_start(long, start)
 
 
+def test_own_keys_and_values_begin_as_they_were_where_the_shapes_agree(any_backend, backend, enhance):
+    start, there = enhance(backend), enhance(any_backend)
+    g, blocks, width = torch.Generator().manual_seed(2), len(backend.block_widths), start.family.context_width
+    offsets = {kind: {block: torch.randn(2, width, generator=g) for block in range(blocks)} for kind in ("key_offsets", "value_offsets")}
+    person, recipe = replace(learned(start), **offsets), TrainConfig(recipe="balanced").resolved()
+    keys, values = build_from(person)(there, recipe, any_backend.block_widths).own_key_value()
+    if there.family == start.family and len(any_backend.block_widths) == blocks:
+        assert all(torch.equal(keys[block], offsets["key_offsets"][block]) for block in range(blocks))
+        assert all(torch.equal(values[block], offsets["value_offsets"][block]) for block in range(blocks))
+    else:
+        assert not keys.any() and not values.any()
+    fewer = replace(person, **{kind: {0: rows[0]} for kind, rows in offsets.items()})
+    assert not build_from(fewer)(start, recipe, backend.block_widths).own_key_value()[0].any()
+
+
 def test_the_ending_begins_as_it_was_only_where_the_text_condition_is_of_its_kind(any_backend, backend, enhance):
     start, there = enhance(backend), enhance(any_backend)
     person = replace(learned(start), ending=torch.randn(start.family.context_width, generator=torch.Generator().manual_seed(1)))

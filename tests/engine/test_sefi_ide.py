@@ -118,7 +118,7 @@ def test_a_mixed_batch_is_read_as_each_picture_alone(any_backend, enhance, promp
     module = made(any_backend, enhance, with_stages(RECIPES["fast"], 5))
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in [*module.offsets.values(), module.key_value.up_key, module.key_value.up_value]:
+        for parameter in [*module.offsets.values(), *module.key_value.offsets()]:
             parameter.normal_(std=0.3)
         module.adapter.gamma.fill_(0.5)
         rows = [1, 0, 0, 1, 1]

@@ -30,7 +30,7 @@ def _shake(module):
 
     with torch.no_grad():
         module.adapter.gamma.fill_(0.5)
-        for parameter in [module.key_value.up_key, module.key_value.up_value, *module.global_key, *module.global_value]:
+        for parameter in [*module.key_value.offsets(), *module.global_key, *module.global_value]:
             parameter.copy_(noise(parameter) * 0.05)
         for parameter in [*module.tokens.values(), *module.parts().get("stages", [])]:
             parameter.add_(noise(parameter) * 0.1)
