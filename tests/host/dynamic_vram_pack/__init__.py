@@ -2,10 +2,11 @@
 
 The host's own patchers and layers run, only its library comfy-aimdo is a stand-in. The card is `cpu:0`, PyTorch's
 second name of the CPU: to the host another device than `cpu`, to tensors the same memory. `play` switches it on for the
-models that are loaded from then on, `stop` off. The environment variable `IDEA_DYNAMIC_VRAM` plays from the start: a
-mode, or `plain` for models that are not dynamic.
+models that are loaded from then on, `stop` off. The environment variable `IDEA_DYNAMIC_VRAM` plays from the start; it
+holds what `play` takes, as JSON.
 """
 import ctypes
+import json
 import mmap
 import os
 
@@ -184,4 +185,4 @@ def _tensor(allocation, device):
 
 
 if (_asked := os.environ.get("IDEA_DYNAMIC_VRAM")) and is_possible():
-    play("resident" if _asked == "plain" else _asked, dynamic=_asked != "plain")
+    play(**json.loads(_asked))

@@ -1,4 +1,5 @@
 """Switches the stand-in of `tests/host/dynamic_vram_pack` on and off in a running host; looks at models under it."""
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -79,8 +80,9 @@ def changed_file(probe):
 
 
 def without_twins(probe):
-    """arguments: on. While on, trainings use what is connected, as if its weights lay open."""
+    """arguments: on. While on, trainings use what is connected, as if its weights lay open and lasted."""
     backend, own = probe.module("nodes.host.backend"), probe.module("nodes.host.plain_weights")
     on = probe.arguments["on"]
     backend.plain = (lambda patcher, socket: patcher) if on else own.plain
     backend.plain_clip = (lambda clip: clip) if on else own.plain_clip
+    backend.lasting_casts = contextlib.nullcontext if on else own.lasting_casts
