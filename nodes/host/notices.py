@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Mapping
 
@@ -32,9 +33,7 @@ def notify(node_id: str | None, text: str) -> None:
     """Say ``text`` on a node, once for each queued prompt; without a node only the log has it. Never raises."""
     now = running()
     prompt_id = now.prompt_id if now is not None else None
-    if (
-        prompt_id is None or prompt_id != _said_in[0]
-    ):  # outside of a prompt nothing tells one time from another, so all is said
+    if prompt_id is None or prompt_id != _said_in[0]:  # outside of a prompt nothing tells one time from another
         _said.clear()
         _said_in[0] = prompt_id
     if (node_id, text) in _said:
@@ -145,7 +144,8 @@ def output_types(graph: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str,
 def _send(message: Mapping[str, Any], client: str | None) -> None:
     server = host_server()
     if server is not None:
-        server.send_sync(EVENT, dict(message), client)
+        with suppress(RuntimeError):  # the server's loop is closed: the host is ending
+            server.send_sync(EVENT, dict(message), client)
 
 
 def _executing() -> Any:
