@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..applied import CHUNK, AppliedIdentity, Place, adapt, check_fits, inactive_sets
 from ..errors import TriggerError, UnsupportedModelError
+from ..sampling_range import STARTS_AT
 from ..stages import stage_of
 from ..tokens import check_trigger, trigger_pattern
 from ..types import Identity
@@ -229,6 +230,7 @@ class _Attention:
         self.ranges = {
             one.mention: (torch.inf if one.start <= 0 else (1 - one.start) * last, -torch.inf if one.end >= 1 else (1 - one.end) * last) for one in people
         }
+        self.early = {one.mention for one in people if 0 < one.start <= STARTS_AT}
         self.people = {one.key: one for one in people}
         self.steady = not any(one.bounded or len(one.identity.stages) > 1 for one in people)
         self.plan: _Plan | None = None
@@ -262,11 +264,19 @@ class _Attention:
         if not self.steady:  # reading it waits for the device
             self.time = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
         time = self.time
-        inactive = frozenset(mention for mention, (high, low) in self.ranges.items() if not low <= time <= high)
+        half = self._last_half()
+        inactive = frozenset(
+            mention for mention, (high, low) in self.ranges.items() if not low <= time <= (max(high, half) if mention in self.early else high)
+        )
         # All steps of one picture get the same context object; what it holds is found out once.
         if self._seen is None or self._seen[0] is not context or self._seen[1:3] != (inactive, len(self.texts.known)):
             self._seen = (context, inactive, len(self.texts.known), self._plan(context, inactive))
         return self._seen[3]
+
+    def _last_half(self) -> float:
+        """The first timestep of the last half of those that are sampled: distilled models take one or two, and the usual start leaves them the person."""
+        times = getattr(self.texts.pipe.scheduler, "timesteps", None) if self.early else None
+        return -torch.inf if times is None or len(times) == 0 else float(times[len(times) // 2])
 
     def _plan(self, context: Tensor, inactive: frozenset[str]) -> _Plan | None:
         held = [self.texts.known.get(_digest(row)) for row in context]

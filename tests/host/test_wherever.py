@@ -162,3 +162,41 @@ def test_words_of_languages_without_spaces_are_recognised_within_others(host, gr
     loader = tiny(graph)
     on = apply(graph, loader[0], loader[1], random_identity(graph, loader)[0], trigger=trigger)
     assert host.probe(graph, "other_packs:rows_in", {"text": text}, a=on[1]) == 2
+
+
+def heard(host, graph):
+    """What nodes say while the graph runs: (node, sentence)."""
+    told = []
+    host.run(graph, on_message=lambda kind, data: told.append((data["node"], data["text"])) if kind == "idea.notice" and data["node"] else None)
+    return told
+
+
+def test_a_person_who_cannot_be_followed_is_spoken_of_once_for_each_prompt(host, graph):
+    if host.id.startswith("pip"):
+        pytest.skip("a host of 2024 does not say when a sampling ends")
+    loader = tiny(graph)
+    on = apply(graph, loader[0], loader[1], random_identity(graph, loader)[0], trigger="<her>")
+    texts = [written(graph, on[1], "lost", f"a photo of <her>, {more}") for more in ("smiling", "reading")]
+    for text, seed in zip((*texts, texts[0]), (1, 2, 3)):
+        graph.add("SaveLatent", samples=sample(graph, on[0], on[1], positive=text, seed=seed)[0], filename_prefix="lost")
+    told = [text for node, text in heard(host, graph) if node == on.id]
+    assert all("mentions <her>, but what came to the sampler does not show where" in text and "mask, range and own keys and values do not" in text for text in told)
+    assert sorted(text.split("(#")[1].split(")")[0] for text in told) == sorted(text[0] for text in texts)
+
+
+def test_a_person_who_acts_is_not_spoken_of(host, graph):
+    loader = tiny(graph)
+    on = apply(graph, loader[0], loader[1], random_identity(graph, loader)[0], trigger="<anna>", start_at=0.1)
+    for style in ("averaged", "rebuilt chunks"):
+        graph.add("SaveLatent", samples=drawn(graph, *on_(on), style)[0], filename_prefix="acts")
+    assert heard(host, graph) == []
+
+
+def test_a_range_that_no_step_falls_into_is_spoken_of(host, graph):
+    if host.id.startswith("pip"):
+        pytest.skip("a host of 2024 does not tell its steps")
+    loader = tiny(graph)
+    on = apply(graph, loader[0], loader[1], random_identity(graph, loader)[0], trigger="<anna>", start_at=0.3, end_at=0.7)
+    graph.add("SaveLatent", samples=sample(graph, on[0], on[1])[0], filename_prefix="range")
+    (told,) = heard(host, graph)
+    assert told[0] == on.id and "No step of this sampling falls between start_at 0.3 and end_at 0.7, so <anna> does not act" in told[1]
