@@ -22,7 +22,8 @@ def cache_folder() -> Path:
 def quickstart_folder() -> Path:
     """Return the folder below which quickstart gives each host a base directory, laid out like a ComfyUI folder.
 
-    All that quickstart knows of people lies there: photographs, identities, kept trainings, pictures. `idea-engine forget` looks there too.
+    All that quickstart knows of people lies there: photographs, identities, kept trainings, pictures.
+    `idea-engine forget` looks there too.
     """
     return cache_folder() / "quickstart"
 

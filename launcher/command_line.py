@@ -46,7 +46,10 @@ def main(arguments: list[str]) -> int:
 
 
 def run_tests(pytest_arguments: list[str]) -> int:
-    """Install what the tests need for every host that is found, and run pytest on them. With NEWEST_HOST: on the newest release alone."""
+    """Install what the tests need for every host that is found, and run pytest on them.
+
+    With NEWEST_HOST: for ComfyUI's newest release alone.
+    """
     if NEWEST_HOST in pytest_arguments:
         get_newest_release()
     search = hosts.find_checkouts()
@@ -124,7 +127,8 @@ def choose_host(chosen: Path | None, version: str | None = None) -> tuple[hosts.
     That is a checkout, else the newest release where GitHub can be reached, else the pip host. Raises LauncherError.
     """
     if chosen and version:
-        raise LauncherError("--host names the folder of a ComfyUI and --host-version a release to download: give one of them.")
+        raise LauncherError("--host names the folder of a ComfyUI and --host-version a release to download: "
+                            "give one of them.")
     search = hosts.find_checkouts(chosen)
     if version:
         host = next((host for host in search.found if host.version == version.removeprefix("v")), None)
@@ -147,19 +151,23 @@ def _downloaded(version: str | None) -> hosts.Host:
     folder = fetch_release(version)
     host = hosts.read_checkout(folder, "downloaded by quickstart")
     if host is None:
-        raise LauncherError(f"What was downloaded is not a ComfyUI: {hosts.what_is_wrong(folder)}. Delete that folder and run this again.")
+        raise LauncherError(f"What was downloaded is not a ComfyUI: {hosts.what_is_wrong(folder)}. "
+                            "Delete that folder and run this again.")
     return host
 
 
 def get_newest_release():
-    """Download the newest release of ComfyUI where GitHub can be reached, and say so where not. Raises LauncherError where there is no ComfyUI either."""
+    """Download the newest release of ComfyUI where GitHub can be reached, and say so where not.
+
+    Raises LauncherError where there is no ComfyUI either.
+    """
     if hosts.github_is_reachable():
         print(f"The newest release: {_downloaded(None)}")
         return
     found = hosts.find_checkouts().found
     if not found:
-        raise LauncherError("The newest release of ComfyUI cannot be downloaded, for GitHub cannot be reached, and no ComfyUI was found here. "
-                            "Name one in the variable COMFYUI_PATH.")
+        raise LauncherError("The newest release of ComfyUI cannot be downloaded, for GitHub cannot be reached, and no "
+                            "ComfyUI was found here. Name one in the variable COMFYUI_PATH.")
     print(f"GitHub cannot be reached: the newest ComfyUI of this machine, {found[0]}, stands for the newest release.")
 
 
@@ -173,7 +181,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rehearse", action="store_true", help="few steps and small pictures, to see that everything runs; always so with --face-pack or --identity alone")
     parser.add_argument("--serve", action="store_true", help="leave ComfyUI running afterwards, for the browser")
     parser.add_argument("--host", type=Path, help="the ComfyUI folder to use; default: the first one found")
-    parser.add_argument("--host-version", metavar="X", help="the release of ComfyUI to use, such as 0.33.0, downloaded if need be; default: the newest, if none is found")
+    parser.add_argument("--host-version", metavar="X", help="the release of ComfyUI to use, such as 0.33.0, downloaded if "
+                        "need be; default: the newest, if none is found")
     parser.add_argument("--cpu", action="store_true", help="do not use a graphics card")
     parser.add_argument("--output", type=Path, default=Path("quickstart-output"), help="where the results go (default: %(default)s)")
     return parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """The virtual environment: made once outside the checkout, filled layer by layer, found again in milliseconds.
 
-Each host has an environment of its own on top of it. What the shared one holds is found there too; what a host wants in another
-version is installed beside it, so that no host changes what another, or the pack, runs with.
+Each host has an environment of its own on top of it. What the shared one holds is found there too; what a host wants
+in another version is installed beside it, so that no host changes what another, or the pack, runs with.
 """
 import hashlib
 import os
@@ -50,18 +50,19 @@ class Environment:
         return self.of_host(layer.host) if layer.host else self
 
     def holds(self, layer: Layer) -> bool:
-        """Say whether a layer was installed to its end, and, of a host's, whether what its process would import is still what was installed.
+        """Say whether a layer was installed to its end: its marker is the last thing an install writes.
 
-        The marker is the last thing an install writes.
+        A host's layer only counts as long as its process would still import what the marker says.
         """
         marker = self.place(layer).folder / "layers" / layer.key
         return marker.is_file() and (not layer.host or marker.read_text(encoding="utf-8") == self.versions(layer))
 
     def versions(self, layer: Layer) -> str:
-        """Return which version of each distribution that a layer names a process of its environment would import, a line each."""
+        """Return the version of each distribution a layer names that a process would import, a line each."""
         searched = [str(folder) for folder in dict.fromkeys((self.place(layer).packages, self.packages))]
-        found = {name: next(iter(metadata.distributions(name=name, path=searched)), None) for name in map(distribution_name, layer.lines) if name}
-        return "".join(f"{name}=={distribution.version}\n" for name, distribution in sorted(found.items()) if distribution)
+        names = sorted(set(filter(None, map(distribution_name, layer.lines))))
+        found = {name: next(iter(metadata.distributions(name=name, path=searched)), None) for name in names}
+        return "".join(f"{name}=={distribution.version}\n" for name, distribution in found.items() if distribution)
 
     def variables(self) -> dict[str, str]:
         """Return the process environment of a command that runs inside, as `activate` would set it."""
@@ -115,10 +116,12 @@ def _create_of_host(environment: Environment, own: Environment):
     if made.is_dir():
         return
     shutil.rmtree(own.folder, ignore_errors=True)
-    done = subprocess.run([str(environment.python), "-m", "venv", "--without-pip", str(own.folder)], capture_output=True, text=True)
+    make = [str(environment.python), "-m", "venv", "--without-pip", str(own.folder)]
+    done = subprocess.run(make, capture_output=True, text=True)
     if done.returncode:
-        raise LauncherError(f"Python could not make a virtual environment in {own.folder}. It said: {(done.stderr or done.stdout).strip()[-400:]}")
-    # A line that starts with 'import' is run by Python as it starts; `ascii`, for older ones read the file in the system's own encoding.
+        said = (done.stderr or done.stdout).strip()[-400:]
+        raise LauncherError(f"Python could not make a virtual environment in {own.folder}. It said: {said}")
+    # Python runs a line that starts with 'import' as it starts; `ascii`, for some read the file in the system's encoding.
     line = f"import site; site.addsitedir({ascii(str(environment.packages))})\n"
     (own.packages / "shared.pth").write_text(line, encoding="ascii")
     made.mkdir()
@@ -134,8 +137,9 @@ def _install(environment: Environment, layer: Layer, say):
         _pip(place, ["uninstall", "--yes", layer.instead_of], log, say)
     options = [] if layer.with_dependencies else ["--no-deps", "--force-reinstall"]
     lines = [word for line in layer.lines for word in (shlex.split(line) if line.startswith("-") else [line])]
+    lines += _beside(environment, layer)
     for attempt in range(TRIES):
-        if _pip(place, ["install", "--progress-bar", "off", *options, *lines, *_beside(environment, layer)], log, say) == 0:
+        if _pip(place, ["install", "--progress-bar", "off", *options, *lines], log, say) == 0:
             break
         say(f"  pip could not install {name}" + (", trying once more." if attempt + 1 < TRIES else "."))
     else:
@@ -146,12 +150,13 @@ def _install(environment: Environment, layer: Layer, say):
 
 
 def _beside(environment: Environment, layer: Layer) -> tuple[str, ...]:
-    """Return what goes along with a layer's lines: pip forgets what earlier commands asked for, and would move what they need."""
+    """Return what goes along with a layer's lines: pip forgets what earlier commands asked for, and would move it."""
     if not layer.with_dependencies or layer == TORCH:
         return ()
     if not layer.host:
         return TORCH.lines
-    return tuple(f"{name}=={found.version}" for name in SHARED for found in metadata.distributions(name=name, path=[str(environment.packages)]))
+    shared = (found for name in SHARED for found in metadata.distributions(name=name, path=[str(environment.packages)]))
+    return tuple(f"{found.metadata['Name']}=={found.version}" for found in shared)
 
 
 def _pip(environment: Environment, arguments: list[str], log: Path, say) -> int:

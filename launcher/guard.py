@@ -2,9 +2,10 @@
 
     python guard.py COMMAND …
 
-The owner holds the other end of standard input and never writes to it; the system closes that end when the owner dies, be it by a
-signal that no program can catch. The command's process id is printed, what the command prints goes to standard error, and its exit
-code is this process's own. The owner starts this in a process group of its own, for what ends a terminal's processes, and for `end_tree`.
+The owner holds the other end of standard input and never writes to it; the system closes that end when the owner dies,
+be it by a signal that no program can catch. The command's process id is printed, what the command prints goes to
+standard error, and its exit code is this process's own. The owner starts this in a process group of its own, for what
+ends a terminal's processes, and for `end_tree`.
 """
 import os
 import signal
@@ -14,7 +15,7 @@ import threading
 
 
 def main(command: list[str]) -> int:
-    """Run the command to its end; return its exit code, 128 and the signal's number for one that was killed by a signal."""
+    """Run the command to its end; return its exit code, or 128 and the number of the signal that killed it."""
     signal.signal(signal.SIGTERM, lambda *_: None)  # it is meant for the command, whose end ends this
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, stderr=2)
     os.write(1, f"{process.pid}\n".encode())

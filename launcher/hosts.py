@@ -32,8 +32,9 @@ class Host:
 
     @property
     def id(self) -> str:
-        """Short name for reports and test ids, such as `comfyui-0.3.64` or `pip-0.0.1`; `comfyui-0.3.64_2` for a second one of that version."""
-        return f"{'pip' if self.root is None else 'comfyui'}-{self.version}" + (f"_{self.number}" if self.number > 1 else "")
+        """Short name for reports and test ids: `comfyui-0.3.64`, `comfyui-0.3.64_2` for a second of that version, `pip-0.0.1`."""
+        name = f"{'pip' if self.root is None else 'comfyui'}-{self.version}"
+        return f"{name}_{self.number}" if self.number > 1 else name
 
     @property
     def environment_name(self) -> str:
@@ -45,7 +46,9 @@ class Host:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """What must be installed before it starts."""
-        return (PIP_HOST_NEEDS, PIP_HOST) if self.root is None else (checkout_host_layer(self.root, self.environment_name),)
+        if self.root is None:
+            return PIP_HOST_NEEDS, PIP_HOST
+        return (checkout_host_layer(self.root, self.environment_name),)
 
     @cached_property
     def commit(self) -> str | None:
@@ -118,20 +121,28 @@ def find_checkouts(chosen: Path | None = None) -> HostSearch:
     for host in sorted(in_order.values(), key=lambda host: version_key(host.version), reverse=True):
         found.append(replace(host, number=1 + sum(other.version == host.version for other in found)))
     first = next(iter(in_order), None)
-    return HostSearch(tuple(found), tuple(missing), next((host for host in found if host.root.resolve() == first), None))
+    preferred = next((host for host in found if host.root.resolve() == first), None)
+    return HostSearch(tuple(found), tuple(missing), preferred)
 
 
 def _places():
-    """Yield each usual place, the folders to look at there, each with how to call it, and what to say where there is none."""
+    """Yield each usual place, the folders to look at there, each with how to call it, and what to say where there is none.
+
+    The order is that of preference.
+    """
     around = Path(os.path.abspath(CHECKOUT)).parent
-    pack_s_own = "the ComfyUI this pack is installed in"
-    yield pack_s_own, [(pack_s_own, around.parent)] if around.name == "custom_nodes" else [], "the pack does not lie in a custom_nodes folder"
-    named = [Path(entry.strip()).expanduser() for entry in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if entry.strip()]
-    yield "$COMFYUI_PATH", [(f"$COMFYUI_PATH, {folder}", folder) for folder in named], "the variable is not set"
+    place = "the ComfyUI this pack is installed in"
+    own = [(place, around.parent)] if around.name == "custom_nodes" else []
+    yield place, own, "the pack does not lie in a custom_nodes folder"
+    entries = [entry.strip() for entry in os.environ.get("COMFYUI_PATH", "").split(os.pathsep)]
+    named = [(f"$COMFYUI_PATH, {entry}", Path(entry).expanduser()) for entry in entries if entry]
+    yield "$COMFYUI_PATH", named, "the variable is not set"
     workspace = sorted((Path.home() / "comfy").glob("ComfyUI*"), key=lambda folder: version_key(folder.name))
-    yield "~/comfy/ComfyUI*", [(f"~/comfy/{folder.name}", folder) for folder in workspace if not folder.is_file()], "no such folder"
-    downloaded = sorted(cache_folder().glob("ComfyUI-*"), key=lambda folder: version_key(folder.name), reverse=True)
-    yield "a ComfyUI that quickstart downloaded", [("downloaded by quickstart", folder) for folder in downloaded if folder.is_dir()], "nothing was downloaded"
+    usual = [(f"~/comfy/{folder.name}", folder) for folder in workspace if not folder.is_file()]
+    yield "~/comfy/ComfyUI*", usual, "no such folder"
+    folders = sorted(cache_folder().glob("ComfyUI-*"), key=lambda folder: version_key(folder.name), reverse=True)
+    downloaded = [("downloaded by quickstart", folder) for folder in folders if folder.is_dir()]
+    yield "a ComfyUI that quickstart downloaded", downloaded, "nothing was downloaded"
 
 
 def version_key(version: str) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ from .cache import cache_folder, locked
 from .errors import LauncherError
 
 REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
-TAG = r"([0-9a-f]{40})\s+refs/tags/(v?(\d+(?:\.\d+)+))(\^\{\})?\s"  # as git lists tags; ^{} is the commit that a tag with a message points to
+# As git lists tags; ^{} is the commit that a tag with a message points to.
+TAG = r"([0-9a-f]{40})\s+refs/tags/(v?(\d+(?:\.\d+)+))(\^\{\})?\s"
 GIT = "git"
 SECONDS = {"list": 60, "download": 600}
 
@@ -30,15 +31,16 @@ class Release:
 
 def releases(repository: str = REPOSITORY) -> tuple[Release, ...]:
     """Return every release, the newest first; test versions such as v1.0.0-rc1 are none. Raises LauncherError."""
+    asked = f"{repository}/info/refs?service=git-upload-pack"  # what git itself asks for
     listed = _with_git_or_without(
         lambda: _git(["ls-remote", "--tags", repository], SECONDS["list"]),
-        lambda: _open(f"{repository}/info/refs?service=git-upload-pack", SECONDS["list"]).read().decode("utf-8", "replace"),  # what git itself asks for
+        lambda: _open(asked, SECONDS["list"]).read().decode("utf-8", "replace"),
         f"The releases of ComfyUI could not be listed from {repository}")
     found: dict[str, Release] = {}
     for commit, tag, version, peeled in re.findall(TAG, listed):
         if peeled or version not in found:
             found[version] = Release(version, tag, commit, repository)
-    return tuple(sorted(found.values(), key=lambda release: [int(number) for number in release.version.split(".")], reverse=True))
+    return tuple(sorted(found.values(), key=lambda release: [*map(int, release.version.split("."))], reverse=True))
 
 
 def fetch_release(version: str | None = None, repository: str = REPOSITORY, say=print) -> Path:
@@ -50,10 +52,12 @@ def fetch_release(version: str | None = None, repository: str = REPOSITORY, say=
     wanted = (version or "").removeprefix("v")
     release = next((release for release in listed if wanted in ("", release.version)), None)
     if release is None:
-        raise LauncherError(f"There is no release {wanted} of ComfyUI in {repository}; the newest are "
-                            f"{', '.join(release.version for release in listed[:5]) or 'none'}. Choose another with --host-version.")
+        newest = ", ".join(release.version for release in listed[:5]) or "none"
+        raise LauncherError(f"There is no release {wanted} of ComfyUI in {repository}; the newest are {newest}. "
+                            "Choose another with --host-version.")
     folder = cache_folder() / f"ComfyUI-{release.version}"
-    with locked(folder.with_name("ComfyUI.lock"), waiting=lambda: say("Another run is downloading ComfyUI; waiting for it.")):
+    lock = folder.with_name("ComfyUI.lock")
+    with locked(lock, waiting=lambda: say("Another run is downloading ComfyUI; waiting for it.")):
         if commit_written_down(folder) == release.commit and folder.is_dir():
             return folder
         say(f"Downloading ComfyUI {release.version} (commit {release.commit}) to {folder}")
@@ -63,8 +67,9 @@ def fetch_release(version: str | None = None, repository: str = REPOSITORY, say=
                                    f"ComfyUI {release.version} could not be downloaded")
         if got != release.commit:
             shutil.rmtree(partial, ignore_errors=True)
-            raise LauncherError(f"What {repository} gave as {release.tag} is commit {got or 'unknown'}, but the tag stands for {release.commit}. "
-                                "Nothing was kept; try again, or give a ComfyUI you have with --host FOLDER.")
+            raise LauncherError(f"What {repository} gave as {release.tag} is commit {got or 'unknown'}, but the tag stands "
+                                f"for {release.commit}. Nothing was kept; try again, or give a ComfyUI you have with "
+                                "--host FOLDER.")
         _record(folder).write_text(json.dumps(asdict(release), indent=2) + "\n", encoding="utf-8")
         partial.rename(folder)
     return folder
@@ -83,7 +88,10 @@ def _record(folder: Path) -> Path:
 
 
 def _with_git_or_without(with_git, without, failure: str) -> str:
-    """Return what the first way that works returns: a Mac without its developer tools has a `git` that does nothing. Raises LauncherError."""
+    """Return what the first way that works returns: a Mac without its developer tools has a `git` that does nothing.
+
+    Raises LauncherError with the reason of each way.
+    """
     reasons = []
     for way in ([with_git] if shutil.which(GIT) else []) + [without]:
         try:
@@ -95,18 +103,19 @@ def _with_git_or_without(with_git, without, failure: str) -> str:
 
 def _clone(release: Release, folder: Path) -> str:
     shutil.rmtree(folder, ignore_errors=True)
-    _git(["-c", "advice.detachedHead=false", "clone", "--quiet", "--depth", "1", "--branch", release.tag, release.repository, str(folder)],
-         SECONDS["download"])
+    _git(["-c", "advice.detachedHead=false", "clone", "--quiet", "--depth", "1", "--branch", release.tag,
+          release.repository, str(folder)], SECONDS["download"])
     return _git(["-C", str(folder), "rev-parse", "HEAD"], SECONDS["list"]).strip()
 
 
 def _unpack_archive(release: Release, folder: Path) -> str:
-    """Unpack the archive of the release; return the commit that stands in it, as git writes it into every archive it makes."""
+    """Unpack the archive of the release; return the commit that git wrote into it, as into every archive it makes."""
     archive, unpacked = folder.with_suffix(".zip"), folder.with_name("ComfyUI.unpacked")
     archive.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (folder, unpacked):
         shutil.rmtree(leftover, ignore_errors=True)
-    with _open(f"{release.repository}/archive/{release.commit}.zip", SECONDS["download"]) as source, open(archive, "wb") as target:
+    address = f"{release.repository}/archive/{release.commit}.zip"
+    with _open(address, SECONDS["download"]) as source, open(archive, "wb") as target:
         shutil.copyfileobj(source, target)
     with zipfile.ZipFile(archive) as file:
         commit = file.comment.decode("ascii", "replace")
@@ -119,12 +128,13 @@ def _unpack_archive(release: Release, folder: Path) -> str:
 
 
 def _open(address: str, seconds: int):
-    return urllib.request.urlopen(urllib.request.Request(address, headers={"User-Agent": "git/2 (id-ea quickstart)"}), timeout=seconds)
+    request = urllib.request.Request(address, headers={"User-Agent": "git/2 (id-ea quickstart)"})
+    return urllib.request.urlopen(request, timeout=seconds)
 
 
 def _git(arguments: list[str], seconds: int) -> str:
-    return subprocess.run([GIT, *arguments], check=True, timeout=seconds, capture_output=True, text=True, encoding="utf-8", errors="replace",
-                          stdin=subprocess.DEVNULL).stdout
+    return subprocess.run([GIT, *arguments], check=True, timeout=seconds, stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, encoding="utf-8", errors="replace").stdout
 
 
 def _reason(error: Exception) -> str:

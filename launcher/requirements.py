@@ -30,7 +30,7 @@ class Layer:
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
-    """Return the requirement lines of a file, without comments and blank lines; those of a file that it includes stand in its place."""
+    """Return the requirement lines of a file, without comments and blank lines, and with those of files it includes."""
     lines = []
     for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         line = re.sub(r"(^|\s)#.*", "", line).strip()
@@ -83,9 +83,11 @@ def pack_layers(checkout: Path = CHECKOUT) -> tuple[Layer, ...]:
 def checkout_host_layer(root: Path, name: str) -> Layer:
     """Return what a ComfyUI checkout asks for, in the versions it asks for, whatever that is in its next release.
 
-    All but torch and torchvision, which every host shares: they are gigabytes, match each other, and were chosen for this machine.
+    All but torch and torchvision, which every host shares: they are gigabytes, match each other, and were chosen for
+    this machine.
 
     Args:
         name: of the host's own environment.
     """
-    return Layer("comfyui", tuple(line for line in read_lines(root / "requirements.txt") if distribution_name(line) not in SHARED), host=name)
+    wanted = [line for line in read_lines(root / "requirements.txt") if distribution_name(line) not in SHARED]
+    return Layer("comfyui", tuple(wanted), host=name)

@@ -23,14 +23,19 @@ PACK_NAME = "ID-EA"
 START_PATIENCE = 300  # seconds; the first start on a cold disk reads gigabytes of libraries
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ERROR = re.compile(r"[\w.]*(Error|Exception): .+")  # the last line of a Python error
+NOTHING_INSTALLED = ("\nNothing was installed for this ComfyUI yet: python quickstart.py test installs what each ComfyUI "
+                     "that it finds asks for.")
 
 
 class HostProcess:
     """A ComfyUI server process. Use it in a `with` statement: it starts on entry and is surely stopped on exit."""
 
-    def __init__(self, host: Host, base: BaseDirectory, environment: Environment | None = None, variables: dict[str, str] | None = None,
-                 cpu: bool = True, port: int | None = None, log: Path | None = None, options: Sequence[str] = ()):
-        """Args:
+    def __init__(self, host: Host, base: BaseDirectory, environment: Environment | None = None,
+                 variables: dict[str, str] | None = None, cpu: bool = True, port: int | None = None, log: Path | None = None,
+                 options: Sequence[str] = ()):
+        """Prepare; nothing is started yet.
+
+        Args:
             environment: the shared one; default: that of the running Python.
             variables: of the process; default: this process's own.
             options: more of the host's own, such as --cache-none.
@@ -80,7 +85,8 @@ class HostProcess:
             hub.mkdir(parents=True, exist_ok=True)
             variables |= {"HF_HUB_CACHE": str(hub)}
         if self._has_its_own:  # what a node pack starts by name, pip for one, is that of the same environment
-            variables |= {"VIRTUAL_ENV": str(self._environment.folder), "PATH": os.pathsep.join([str(self.python.parent), variables.get("PATH", "")])}
+            path = os.pathsep.join([str(self.python.parent), variables.get("PATH", "")])
+            variables |= {"VIRTUAL_ENV": str(self._environment.folder), "PATH": path}
         return variables
 
     def __enter__(self) -> "HostProcess":
@@ -95,8 +101,8 @@ class HostProcess:
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
         command = [str(self.python), "-I", "-S", str(Path(guard.__file__).absolute()), *self.command()]
         with open(self.log, "wb") as log:
-            self._guard = subprocess.Popen(command, cwd=self.base.root, env=self.process_variables(), stdin=subprocess.PIPE,
-                                           stdout=subprocess.PIPE, stderr=log, **own_group)
+            self._guard = subprocess.Popen(command, cwd=self.base.root, env=self.process_variables(),
+                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, **own_group)
         try:
             with self._guard.stdout as said:
                 self._process_id = int(said.readline() or 0)
@@ -110,17 +116,17 @@ class HostProcess:
         while time.monotonic() < deadline:
             if self._guard.poll() is not None:
                 error = self.last_error()
-                hint = "" if self._has_its_own else ("\nNothing was installed for this ComfyUI yet: python quickstart.py test installs what "
-                                                     "each ComfyUI that it finds asks for.")
-                raise LauncherError(f"{self.host.id} stopped while starting (exit code {self._guard.returncode}){error and ': ' + error}\n"
-                                    f"Its log is {self.log}; it ends with\n{self.last_lines()}{hint}")
+                raise LauncherError(f"{self.host.id} stopped while starting (exit code {self._guard.returncode})"
+                                    f"{error and ': ' + error}\nIts log is {self.log}; it ends with\n{self.last_lines()}"
+                                    f"{'' if self._has_its_own else NOTHING_INSTALLED}")
             try:
                 with urllib.request.urlopen(self.address + "/queue", timeout=5) as answer:
                     answer.read()
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
-        raise LauncherError(f"{self.host.id} did not answer within {patience:.0f} seconds. Its log is {self.log}; it ends with\n{self.last_lines()}")
+        raise LauncherError(f"{self.host.id} did not answer within {patience:.0f} seconds. "
+                            f"Its log is {self.log}; it ends with\n{self.last_lines()}")
 
     def is_alive(self) -> bool:
         """Say whether the process runs."""
@@ -142,7 +148,8 @@ class HostProcess:
         """End the process and every process it started. Does nothing if it does not run."""
         if self._guard is None:
             return
-        if self._guard.poll() is None or sys.platform != "win32":  # a group outlives its first process, and a process id may be another's by now
+        # A group outlives its first process; without groups, the id of a process that has ended may be another's by now.
+        if self._guard.poll() is None or sys.platform != "win32":
             guard.end_tree(self._guard.pid, forcibly=False)
         try:
             self._guard.wait(timeout=10)

@@ -25,13 +25,22 @@ from launcher import hosts  # noqa: E402  (not before it can be imported by name
 
 
 def pytest_addoption(parser):
-    parser.addoption("--every-host", action="store_true", help="run the tests marked one_host on every ComfyUI that is found, not only on the newest")
-    parser.addoption("--newest-host", action="store_true", help="run the host tests on the newest ComfyUI that is found and on no other")
+    parser.addoption("--every-host", action="store_true",
+                     help="run the tests marked one_host on every ComfyUI that is found, not only on the newest")
+    parser.addoption("--newest-host", action="store_true",
+                     help="run the host tests on the newest ComfyUI that is found and on no other")
     parser.addoption("--fuzz-minutes", type=float, default=0.0, help="how long tests/fuzz goes on with each kind of files; by default a fixed number of them")
     parser.addoption("--fuzz-seed", type=int, default=0, help="the number of the first attempt of each kind in tests/fuzz")
 
 
-_HOST = re.compile(r"(?<=[\[-])(comfyui-(?:\d|unknown)|pip-\d)[\w.]*")  # in a test's name, as launcher.hosts calls hosts
+# In a test's name, as launcher.hosts calls hosts.
+_HOST = re.compile(r"(?<=[\[-])(comfyui-(?:\d|unknown)|pip-\d)[\w.]*")
+
+
+def host_named(nodeid: str) -> str | None:
+    """Return the id of the host that a test's name says it runs on."""
+    found = _HOST.search(nodeid)
+    return found[0] if found else None
 
 
 @pytest.hookimpl(optionalhook=True)  # there may be no pytest-xdist
@@ -41,8 +50,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class OneHostEach(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            found = _HOST.search(nodeid)
-            return found[0] if found else nodeid.split("::")[0]
+            return host_named(nodeid) or nodeid.split("::")[0]
 
     return OneHostEach(config, log)
 
@@ -57,11 +65,13 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     terminalreporter.section("hosts")
     for host in found_hosts(config):
-        counts = {kind: sum((found := _HOST.search(report.nodeid)) is not None and found[0] == host.id for report in reports) for kind, reports in results.items()}
+        counts = {kind: sum(host_named(report.nodeid) == host.id for report in reports) for kind, reports in results.items()}
         told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "found, but no test ran on it"
         terminalreporter.write_line(f"{host}: {told}")
-    search = hosts.find_checkouts()
-    for sentence in [*search.missing, *([] if hosts.pip_host_is_installed() else ["the pip host: not installed in this environment"])]:
+    missing = [*hosts.find_checkouts().missing]
+    if not hosts.pip_host_is_installed():
+        missing.append("the pip host: not installed in this environment")
+    for sentence in missing:
         terminalreporter.write_line(f"  looked for {sentence}")
 
 

@@ -16,7 +16,8 @@ from launcher.server import PACK_NAME, HostProcess
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 DEMO_FACE_PACK = "demo"
-_FOUND = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_installed() else [])]  # the newest first
+# The newest first.
+_FOUND = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_installed() else [])]
 
 
 @dataclass
@@ -89,7 +90,7 @@ class RunningHost:
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests that are about our own code within a host run on the newest that was found, unless --every-host says otherwise."""
+    """Tests that are about our own code within a host run on the newest, unless --every-host says otherwise."""
     alone = config.getoption("--newest-host")
     if config.getoption("--every-host") and not alone:
         return
