@@ -1,20 +1,28 @@
 """The fuzzers' clock and table."""
+from dataclasses import asdict
+
 import pytest
-from fuzzing import Fuzzer
+from fuzzing import Fuzzer, Tally, table
 
-_KEY = pytest.StashKey()
-
-
-@pytest.fixture(scope="session")
-def fuzzer(request):
-    config = request.config
-    if _KEY not in config.stash:
-        config.stash[_KEY] = Fuzzer(config.getoption("--fuzz-minutes"), config.getoption("--fuzz-seed"))
-    return config.stash[_KEY]
+_PROPERTY = "fuzz tally"
+_tallies = []
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    fuzzer = config.stash.get(_KEY, None)
-    if fuzzer is not None:
+@pytest.fixture
+def fuzzer(request, record_property):
+    made = Fuzzer(request.config.getoption("--fuzz-minutes"), request.config.getoption("--fuzz-seed"))
+    yield made
+    for tally in made.tallies:
+        record_property(_PROPERTY, asdict(tally))
+
+
+def pytest_runtest_logreport(report):
+    """Gathers what the tests have recorded, in whichever process they ran."""
+    if report.when == "teardown":
+        _tallies.extend(Tally(**value) for name, value in report.user_properties if name == _PROPERTY)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _tallies:
         terminalreporter.section("fuzzing")
-        terminalreporter.write_line(fuzzer.table())
+        terminalreporter.write_line(table(_tallies))

@@ -70,12 +70,13 @@ class Fuzzer:
             return f"said {said[:200]!r}"
         return ""
 
-    def table(self) -> str:
-        """Attempted, held, failed, by kind."""
-        lines = [f"{'files':<24}{'attempted':>10}{'held':>8}{'of them read':>14}{'failed':>8}{'seconds':>9}"]
-        for one in self.tallies:
-            lines.append(f"{one.kind:<24}{one.held + len(one.failures):>10}{one.held:>8}{one.read:>14}{len(one.failures):>8}{one.seconds:>9.1f}")
-        return "\n".join(lines)
+
+def table(tallies: list[Tally]) -> str:
+    """Attempted, held, failed, by kind."""
+    lines = [f"{'files':<24}{'attempted':>10}{'held':>8}{'of them read':>14}{'failed':>8}{'seconds':>9}"]
+    for one in tallies:
+        lines.append(f"{one.kind:<24}{one.held + len(one.failures):>10}{one.held:>8}{one.read:>14}{len(one.failures):>8}{one.seconds:>9.1f}")
+    return "\n".join(lines)
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
