@@ -61,6 +61,11 @@ class ClaimedTensor:
         return self._read()
 
 
+def item_size(dtype: torch.dtype) -> int:
+    """Bytes of one number; older PyTorch's dtypes do not tell."""
+    return torch.empty((), dtype=dtype).element_size()
+
+
 def is_pickle(path: Path) -> bool:
     """Whether a file begins as ``torch.save`` and ``pickle`` begin theirs; safetensors files begin with a length."""
     with path.open("rb") as file:
@@ -237,7 +242,7 @@ class _Machine:
         dtype = _DTYPES.get(name)
         if dtype is None and name != "UntypedStorage":
             raise RefusedProgramError(shown(storage_type.name, 60))
-        self.item_sizes[str(key)] = 1 if dtype is None else dtype.itemsize
+        self.item_sizes[str(key)] = 1 if dtype is None else item_size(dtype)
         return _Storage(str(key), dtype)
 
     def _called(self, called, arguments):
@@ -274,21 +279,22 @@ class _Machine:
         count = 1
         for length in shape:
             count *= length
-        if count * dtype.itemsize > self.limit:
-            raise ValueError(f"a tensor claims {count * dtype.itemsize / 1e6:.0f} MB")
+        size = item_size(dtype)
+        if count * size > self.limit:
+            raise ValueError(f"a tensor claims {count * size / 1e6:.0f} MB")
         last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides)) if count else 0
 
         def read() -> Tensor:
             held = self.size(storage.key)
-            if held is None or count and (last + 1) * dtype.itemsize > held:
+            if held is None or count and (last + 1) * size > held:
                 raise ValueError("it holds fewer values than it describes")
             if not count:
                 return torch.empty(shape, dtype=dtype)
             content = bytearray(self.load(storage.key))
-            flat = torch.frombuffer(content, dtype=dtype, count=len(content) // dtype.itemsize)
+            flat = torch.frombuffer(content, dtype=dtype, count=len(content) // size)
             return flat.as_strided(shape, strides, offset).clone()
 
-        return ClaimedTensor(shape, dtype, count * dtype.itemsize, read)
+        return ClaimedTensor(shape, dtype, count * size, read)
 
 
 _PLAIN = frozenset((

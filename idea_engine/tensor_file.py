@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from .foreign_text import shown
-from .pickle_file import ClaimedTensor
+from .pickle_file import ClaimedTensor, item_size
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 20_000
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16,
-    "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }
+_OTHERS = {"F8_E4M3": "torch.float8_e4m3fn", "F8_E5M2": "torch.float8_e5m2"}  # by their names: older PyTorch does not know them
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def _claimed(file, name: str) -> ClaimedTensor:
     count = 1
     for length in shape:
         count *= length
-    return ClaimedTensor(shape, kind if dtype is None else dtype, count * (1 if dtype is None else dtype.itemsize), partial(_read, file, name))
+    return ClaimedTensor(shape, _OTHERS.get(kind, kind) if dtype is None else dtype, count * (1 if dtype is None else item_size(dtype)), partial(_read, file, name))
 
 
 def _read(file, name: str) -> Tensor:
