@@ -93,7 +93,7 @@ def _identity_from(content: Mapping[object, object], path: Path) -> Identity:
             found = ", ".join(sorted({describe(tensor) for tensor in members})[:4])
             raise IdentityFileError(
                 f"{name}: the tensor {shown(key, 80)} is {shown(found, 120)} and no embedding; expected numbers of 16 to 64 bits of the shape (n, 768), "
-                f"(n, 1024) or (n, 768) with (n, 1280), n at most {MAX_TOKENS}."
+                f"(n, 1024) or (n, 768) with (n, 1280), n at most {MAX_TOKENS}. LoRAs and checkpoints have loaders of their own."
             )
         try:
             table = torch.cat([tensor.read().reshape(-1, tensor.shape[-1]).float() for tensor in members])

@@ -195,7 +195,7 @@ def test_an_identity_file_that_is_damaged_foreign_or_hostile(host, graph):
         (folder / name).write_bytes(pickle.dumps(_Hostile(str(marker))))
     torch.save({"a": _Hostile(str(marker))}, folder / "hostile2.bin")
     for name, says in {
-        "cut.safetensors": "cut.safetensors is not a complete", "header.safetensors": "header", "text.safetensors": "text.safetensors",
+        "cut.safetensors": "cut.safetensors is truncated", "header.safetensors": "header", "text.safetensors": "text.safetensors",
         "lora.safetensors": "lora_unet_down.weight", "hostile.bin": "running code", "hostile.pt": "running code", "hostile2.bin": "running code",
     }.items():
         alone = type(graph)()
