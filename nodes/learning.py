@@ -44,6 +44,15 @@ def training_side(backend, asked: int) -> int:
     return asked or _SIDES.get(backend.family.name, _SIDE)
 
 
+def base_rate(backend, recipe: str) -> float:
+    """By what a check of this base model advises to multiply the recipe's rate, from models/idea/bases; 1 where there was none."""
+    from ..idea_engine.base_advice import advised_rate
+    from .host.paths import advice_folders
+
+    folders = advice_folders()
+    return advised_rate(folders, backend.base_hash(), recipe) if folders else 1.0
+
+
 def face_masks(masks, enhanced, photos):
     """One (H, W) mask per photograph: those connected, in their order, else Face Embed's where it saw these photographs, else None.
 

@@ -49,15 +49,16 @@ class RefitIdentity:
         from ..idea_engine.refit import build_from, carried_over, nearest_start
         from ..idea_engine.train_config import TrainConfig
         from .host.images import check_pictures
-        from .learning import course_chart, face_masks, learn, training_backend, training_key, training_side
+        from .learning import base_rate, course_chart, face_masks, learn, training_backend, training_key, training_side
 
         backend = training_backend(model, clip, vae, enhanced, "Refit Identity")
         nearest_start(identity, enhanced)  # says what does not fit before anything is computed
         photos = check_pictures(image, "Refit Identity")
         method = identity.metadata.method
+        recipe = method if method in ID_EA else ID_EA[0]
         config = TrainConfig(
-            recipe=method if method in ID_EA else ID_EA[0], trigger=identity.trigger, steps=steps, seed=seed,
-            resolution=training_side(backend, resolution),
+            recipe=recipe, trigger=identity.trigger, steps=steps, seed=seed, resolution=training_side(backend, resolution),
+            base_rate=base_rate(backend, recipe),
         )
         masks = face_masks(None, enhanced, photos) if config.resolved().reads_masks else None
         key = content_key("refit 1", content_hash(identity), training_key(backend, enhanced, photos, config, masks))

@@ -87,7 +87,7 @@ class TrainIDEA:
         from ..idea_engine.tokens import check_trigger
         from ..idea_engine.train_config import TrainConfig
         from .host.images import check_pictures
-        from .learning import course_chart, face_masks, learn, training_backend, training_key, training_side
+        from .learning import base_rate, course_chart, face_masks, learn, training_backend, training_key, training_side
 
         backend = training_backend(model, clip, vae, enhanced, "Train Identity")
         trigger = check_trigger(trigger, backend.word_ids)
@@ -95,6 +95,7 @@ class TrainIDEA:
         config = TrainConfig(
             recipe=recipe, trigger=trigger, steps=steps, batch=batch, lr=lr, seed=seed, stages=stages, attention=ATTENTION[attention],
             captions=_captions(caption), resolution=training_side(backend, resolution),
+            base_rate=base_rate(backend, recipe),
         )
         faces = face_masks(masks, enhanced, photos) if config.resolved().reads_masks else None
         identity, note = learn(

@@ -12,9 +12,9 @@ from typing import Sequence
 
 from ..errors import IdeaError
 from ..foreign_text import shown
-from . import convert_faceclip, embed, evaluate, forget, generate, inspect, train
+from . import check, convert_faceclip, embed, evaluate, forget, generate, inspect, train
 
-COMMANDS = (embed, train, generate, inspect, evaluate, forget, convert_faceclip)
+COMMANDS = (embed, train, generate, inspect, evaluate, check, forget, convert_faceclip)
 FAILED = 2  # exit code of every mistake that a sentence explains, as of argparse
 _LONGEST = 4000  # characters of a sentence
 STOPPED = 130  # what shells report for Ctrl-C

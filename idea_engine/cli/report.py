@@ -64,7 +64,12 @@ def html_report(title: str, facts: Mapping[str, object], notes: Sequence[str], s
                     picture = _image(read_photo(folder / row["picture"]), text)
                     parts.append(f"<figure><a href='{escape(row['picture'], quote=True)}'>{picture}</a><figcaption>{_caption(row)}</figcaption></figure>")
             parts.append("</div>")
-    return f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    return page(title, "".join(parts))
+
+
+def page(title: str, body: str) -> str:
+    """A whole page around a body of HTML."""
+    return f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style><body>{body}</body></html>\n"
 
 
 def _caption(row: Mapping) -> str:

@@ -70,6 +70,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "Once for all photographs, or repeated, one for each, in their order (those of a folder by name)"
     ))
     group.add_argument("--names", metavar="FILE", help="names that the textual anchor is averaged from, one per line; default: the shipped list")
+    group.add_argument("--bases", metavar="DIR", help=(
+        "the folder with the advice of 'idea-engine check', such as ComfyUI's models/idea/bases: what it says of this model's rates is followed"
+    ))
     group.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS", help="how much a killed training may lose (default: %(default)g)")
     model_arguments(parser)
     face_arguments(parser)
@@ -137,6 +140,7 @@ class Studio:
 
     def __init__(self, options: argparse.Namespace, device=None):
         from ..anchors import compute_anchor, parse_names
+        from ..base_advice import advised_rate, base_hash
         from ..backends.diffusers import DiffusersBackend
         from ..fingerprint import fingerprint
         from .faces import open_pack
@@ -151,6 +155,9 @@ class Studio:
         self.names = tuple(names or model.names)
         self.anchor = compute_anchor(self.backend, self.names)
         self.model_hash = fingerprint(self.backend.unet.state_dict().items())
+        self.base_rate = 1.0
+        if options.bases:
+            self.base_rate = advised_rate([Path(options.bases)], base_hash(self.backend.unet.state_dict().items()), options.recipe)
 
     def finished(self, person: PersonToLearn) -> bool:
         """Whether the person's identity is there, learned from the same with the same settings.
@@ -259,6 +266,7 @@ class Studio:
         return TrainConfig(
             recipe=options.recipe, trigger=person.trigger, steps=options.steps, batch=options.batch, lr=options.lr, resolution=self.resolution,
             seed=options.seed, captions=tuple(captions), stages=options.stages, attention=_ATTENTION.get(options.attention, ""),
+            base_rate=self.base_rate,
         )
 
     def _inputs(self, person: PersonToLearn) -> str:

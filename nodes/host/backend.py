@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...idea_engine.applied import AppliedIdentity
 from ...idea_engine.attention_maps import map_blocks
 from ...idea_engine.backends.base import CrossAttentionEdit, Prediction, Prompt, TextCondition
+from ...idea_engine.base_advice import base_hash
 from ...idea_engine.errors import UnsupportedModelError
 from ...idea_engine.fingerprint import fingerprint
 from ...idea_engine.lean import lean
@@ -203,6 +204,10 @@ class ComfyBackend(TextBackend):
         sampling = self.model.get_model_object("model_sampling")  # another one where ModelSamplingDiscrete is connected
         schedule = (f"sampling {' '.join(kind.__name__ for kind in type(sampling).__mro__)}", sampling.sigmas)
         return fingerprint([*_unet_weights(self.model), *patched, schedule])
+
+    def base_hash(self) -> str:
+        """Names the checkpoint's UNet as the command line does too, whatever is patched onto it."""
+        return base_hash(_unet_weights(self.model))
 
     @property
     def device(self) -> torch.device:

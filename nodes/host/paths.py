@@ -221,6 +221,13 @@ def _files_below(folder_name: str, suffixes: tuple[str, ...]) -> list[str]:
     return sorted(names)
 
 
+def advice_folders() -> list[Path]:
+    """Where checks of base models are kept, of those folders that are there."""
+    from ...idea_engine.base_advice import FOLDER
+
+    return [folder / FOLDER for folder in _folders(IDENTITY_FOLDER) if (folder / FOLDER).is_dir()]
+
+
 def _folders(name: str) -> list[Path]:
     import folder_paths
 

@@ -27,7 +27,7 @@ def test_the_commands_run_in_their_order(cli, people):
         program, *arguments = shlex.split(command)
         assert program == "idea-engine"
         cli.run(*arguments)
-    made = ("anna.safetensors", "pictures/1.png", "report/report.html", "looks/watched-20.png", "identities/ben.safetensors", "faceclip.safetensors")
+    made = ("anna.safetensors", "pictures/1.png", "report/report.html", "looks/watched-20.png", "identities/ben.safetensors", "faceclip.safetensors", "check/report.html")
     for path in made:
         assert (cli.folder / path).is_file(), path
     (several,) = blocks("text")
