@@ -76,3 +76,40 @@ def _span(middle: float, reach: float, length: int) -> slice:
     """The pixels within ``reach`` of ``middle``, as far as there are any."""
     first = min(max(int(middle - reach), 0), length)
     return slice(first, max(first, min(int(middle + reach) + 1, length)))
+
+
+# Where hair is, in radii of the face's ellipse: the crown lies 0.5 above the hairline, hair stands 0.45 beside the cheeks and falls to the chin.
+_HEAD_UP = 0.25  # how far the head's middle lies above the face's
+_HEAD_ALONG, _HEAD_ACROSS = 1.3, 1.45
+_RIM = 0.35  # the width of the soft rim: hair ends nowhere in particular
+
+
+def with_hair(face: Tensor) -> Tensor:
+    """The head with its hair around a face: the face's ellipse, taken from the mask's own middle and spread, made wider and moved up.
+
+    Args:
+        face: (H, W) in 0..1, as :func:`face_mask` or anybody draws it; of an upright picture, for up is where y is small.
+
+    Returns:
+        (H, W) float32 in 0..1, nowhere less than ``face``.
+    """
+    face = face.float().clamp(0.0, 1.0)
+    total = face.sum()
+    if total <= 0:
+        return face
+    rows = torch.arange(face.shape[0], dtype=torch.float32, device=face.device) + 0.5
+    columns = torch.arange(face.shape[1], dtype=torch.float32, device=face.device) + 0.5
+    y, x = (face.sum(1) @ rows) / total, (face.sum(0) @ columns) / total
+    rows, columns = rows - y, columns - x
+    across = (face.sum(0) @ columns.square()) / total
+    down = (face.sum(1) @ rows.square()) / total
+    both = (rows @ face @ columns) / total
+    # A filled ellipse has a quarter of its squared radius as variance along each of its axes.
+    variances, axes = torch.linalg.eigh(torch.stack([torch.stack([across, both]), torch.stack([both, down])]))
+    short, long = (2 * variances.clamp_min(0.25).sqrt()).tolist()
+    along = axes[:, 1] if axes[1, 1] >= 0 else -axes[:, 1]  # x, y of the face's long axis, towards the chin
+    u = columns[None, :] * along[0] + rows[:, None] * along[1] + _HEAD_UP * long
+    v = columns[None, :] * along[1] - rows[:, None] * along[0]
+    radius = torch.hypot(u / (_HEAD_ALONG * long), v / (_HEAD_ACROSS * short))
+    fade = ((1 + _RIM / 2 - radius) / _RIM).clamp(0.0, 1.0)
+    return torch.maximum(fade * fade * (3.0 - 2.0 * fade), face)

@@ -19,10 +19,11 @@ from .batch import Batch, draw_batch
 from .checkpoint import Checkpoint, Progress
 from .errors import TrainingError
 from .expressions import expression_captions
+from .face_mask import with_hair
 from .losses import face_weights, min_snr_weights, noise_loss
 from .methods import build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
-from .photos import prepare_masks, prepare_photos
+from .photos import head_crops, prepare_masks, prepare_photos
 from .previews import JUDGED, Best, Preview, PreviewPainter, Previews, best_step
 from .prior import Prior
 from .tokens import check_trigger, tokenize_template
@@ -71,16 +72,29 @@ def train(
     check_trigger(config.trigger, backend.word_ids)
     started = time.perf_counter()
     with torch.inference_mode(False):
+        if masks is not None and recipe.face_share:
+            photos, masks, config = _with_heads(photos, masks, config)
         faces = None if masks is None else prepare_masks(masks, photos, config.resolution)
         if faces is None and recipe.reads_masks and config.attention != "mask":
             _log.warning("There are no face masks, so the whole picture counts in training. Connect masks of Face Embed to masks of the Train node.")
             recipe = recipe.without_masks()
         run = _Run(backend, enhanced, recipe, config, prepare_photos(photos, config.resolution, masks), build, faces, previews)
+        if faces is not None and recipe.hair_share:
+            run.weigh(prepare_masks(masks, photos, config.resolution, [with_hair(mask) for mask in masks]))
         try:
             return run.execute(on_step, checkpoint, started, stop, keep)
         finally:
             run.session.close()
             backend.release_memory()
+
+
+def _with_heads(photos: Sequence[Tensor], masks: Sequence[Tensor], config: TrainConfig):
+    """Photographs, masks and captions with a second picture of each full-length photograph: of the head. It is learned from whole, and as a portrait."""
+    config.checked_captions(len(photos))
+    crops = head_crops(photos, masks) if len(masks) == len(photos) else []  # prepare_masks says what is wrong with another number
+    if len(config.captions) > 1:
+        config = replace(config, captions=(*config.captions, *(config.captions[number] for number, _, _ in crops)))
+    return [*photos, *(photo for _, photo, _ in crops)], [*masks, *(mask for _, _, mask in crops)], config
 
 
 class _Run:
@@ -90,7 +104,7 @@ class _Run:
         self, backend: DiffusionBackend, enhanced: EnhancedIdentity, recipe: Recipe, config: TrainConfig, pictures: Tensor, build, faces=None,
         previews: Previews | None = None,
     ):
-        self.faces = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
+        self.faces = self.weighed = None if faces is None else torch.cat([faces, faces.flip(2)]).to(backend.device)
         self.backend, self.recipe, self.config = backend, recipe, config
         count = next(iter(enhanced.anchor.rows.values())).shape[0]
         self.micro = min(config.micro_batch or recipe.batch, recipe.batch)
@@ -124,6 +138,11 @@ class _Run:
         if previews is not None:
             self.painter = PreviewPainter(backend, count, self.latents.shape[1:], config.seed, JUDGED if previews.judge else 1)
         self.session = ExitStack()  # the backend's training mode, open for the whole run: entering it touches every weight
+
+    def weigh(self, heads: Tensor) -> None:
+        """Let heads (P, R/8, R/8) count in the loss, by the recipe's share, beside the faces, which alone the words are held to look at."""
+        heads = torch.cat([heads, heads.flip(2)]).to(self.backend.device)
+        self.weighed = torch.maximum(self.faces, self.recipe.hair_share * heads)
 
     def execute(
         self, on_step, checkpoint: Checkpoint | None, started: float, stop: Callable[[], bool] = lambda: False,
@@ -288,7 +307,7 @@ class _Run:
         edit = replace(edit, maps=look and look.maps, learns_from=self.learns_from)
         prediction = self.backend.predict(self.latents[pictures], noise, timesteps, condition, edit)
         self.denoised = prediction.denoised[:1].detach()
-        weights = face_weights(self.faces[pictures], self.recipe.face_share) if self.recipe.face_share else None
+        weights = face_weights(self.weighed[pictures], self.recipe.face_share) if self.recipe.face_share else None
         losses = noise_loss(prediction.output, prediction.target, weights)
         if self.recipe.snr_ceiling:
             losses = losses * min_snr_weights(prediction.snr, prediction.velocity, self.recipe.snr_ceiling)

@@ -46,7 +46,7 @@ class TrainIDEA:
                 "steps": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "Training steps; 0 = the recipe's own number."}),
                 "batch": ("INT", {"default": 0, "min": 0, "max": 64, "tooltip": (
                     "Pictures per step; 0 = the recipe's own. If they do not fit into memory at once, they are taken in smaller portions. With balanced, fast "
-                    "and best a step grows with the square root of the batch, with the others in proportion, as the released script has it; the node says by how much."
+                    "and best a step goes as far with any batch and is steadier with a larger one; with the others it grows with the batch, as the released script has it. The node says so."
                 )}),
                 "lr": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.0001, "round": False, "tooltip": (
                     "Learning rate per picture of the recipe's own batch; 0 = the recipe's own. Lower it if the loss explodes. balanced, fast and best count "

@@ -62,6 +62,7 @@ CONTENDERS: dict[str, Contender] = {
     "fast": Contender("fast"),
     "balanced": Contender("balanced"),
     "best": Contender("best"),
+    "balanced-face-only": Contender("balanced", dict(hair_share=0.0)),
     # The scene is laid out first, then the person comes in.
     "balanced-from-10": Contender("balanced", starts_at=0.1),
     "balanced-from-20": Contender("balanced", starts_at=0.2),

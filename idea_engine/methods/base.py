@@ -28,7 +28,8 @@ class Recipe:
             ``key_value`` (own positions), ``ending`` (the end mark and the padding), ``global_key_value`` and ``stages``.
         steps, batch: defaults where the user leaves 0.
         lr: learning rate of the tokens per picture of the batch; the step uses lr × batch (METHODS §1.6).
-        measured_batch: from which batch the rate grows with the square root, see :func:`~idea_engine.methods.rates.step_rate`; 0: in proportion.
+        measured_batch: the batch that the step's length belongs to, whatever the batch is, see :func:`~idea_engine.methods.rates.step_rate`; 0: the
+            step grows with the batch.
         part_lr: factor on that rate, per part.
         relative: the rates are shares of the size (root mean square) of what a part moves: a word's row in the embedding table, or what
             cross-attention reads; and smaller where more numbers are read, see :func:`~idea_engine.methods.rates.width_factor`. Encoders differ in
@@ -46,6 +47,7 @@ class Recipe:
         reads_expressions: whether photographs without a caption get one that says what their faces do, see
             :mod:`idea_engine.expressions`.
         face_share: share of the noise loss that comes from inside the face masks alone; needs masks.
+        hair_share: how much the head with its hair counts within that share, beside the face's 1: people know each other by their hair too.
         timestep_span: the part of the noise schedule that is learned from, as shares of it, see :func:`~idea_engine.batch.draw_batch`; None
             draws from the whole schedule, as the papers do.
         snr_ceiling: of the min-SNR weights; 0 weighs all timesteps alike.
@@ -83,6 +85,7 @@ class Recipe:
     prompts_per_step: int = 0
     reads_expressions: bool = False
     face_share: float = 0.0
+    hair_share: float = 0.0
     timestep_span: tuple[float, float] | None = None
     snr_ceiling: float = 0.0
     covariance: str = "anchor"
@@ -107,9 +110,10 @@ class Recipe:
         """What another batch than the recipe's ``own`` does to a step, in words; '' where it is the same."""
         if self.batch == own:
             return ""
-        times = self.step_rate / step_rate(self.lr, own, self.measured_batch)
-        rule = "the square root of the batch" if self.measured_batch else "the batch, as the released script has it"
-        return f"{self.batch} pictures in a step instead of {own}: a step goes {times:.2g} times as far, by {rule}"
+        said = f"{self.batch} pictures in a step instead of {own}: "
+        if self.measured_batch:
+            return f"{said}a step goes as far and is {'steadier' if self.batch > own else 'less steady'}"
+        return f"{said}a step goes {self.batch / own:.2g} times as far, as the released script has it"
 
     @property
     def reads_masks(self) -> bool:

@@ -29,7 +29,7 @@ PAPER = Recipe(
 )
 WORD_RATE = 22.0  # a word's row is small, and the text encoder stands between it and the picture: it moves by larger shares than keys and values
 # Ours, found by measuring (docs/ablation.md): the tokens begin as a plain word, which no prompt stumbles over; an ending, one vector where a
-# prompt has no words any more, makes the face, and so do own keys and values at the tokens' positions. Only the face counts in the loss, the
+# prompt has no words any more, makes the face, and so do own keys and values at the tokens' positions. Only the head counts in the loss, the
 # tokens are held to look at the face, and the photograph's expression is said in the prompt: what is not the person is not learned. Faces are decided in the middle of the noise schedule, so that is what is learned from, and
 # the loss is followed back through the UNet's decoder only. There is no adapter, and no anchor pulls back: the script's λ pulls on a token
 # with λ/√ζ = 0.18 whatever the distance, more than the pictures do. The attention's weight is a choice of its own beside
@@ -37,7 +37,7 @@ WORD_RATE = 22.0  # a word's row is small, and the text encoder stands between i
 BALANCED = Recipe(
     name="balanced", trains=("tokens", "ending", "key_value"), steps=80, batch=4, lr=0.006,
     part_lr={"tokens": WORD_RATE, "ending": 2.0}, relative=True, measured_batch=4, start="person", warmup=3, decay=True, anchor_weight=0.0,
-    key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0,
+    key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0, hair_share=1.0,
     timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder", refining_lr=0.003,
 )
 FAST = replace(BALANCED, name="fast", steps=20, lr=0.015, refining_lr=0.006)

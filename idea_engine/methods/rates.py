@@ -26,12 +26,10 @@ def step_rate(lr: float, batch: int, measured_batch: int) -> float:
 
     Args:
         measured_batch: the batch at which the recipe was measured; 0: the rate grows with the batch, as the released script has it (METHODS §1.6).
-            Otherwise it grows with the batch's square root: the mean of k times as many pictures is √k times as certain, and with Adam, which divides
-            by the gradient's size, such a step may be √k times as long (arXiv 2205.10287).
+            Otherwise a step goes as far with any batch: with more pictures it is steadier, which is what they are for. Longer steps, in proportion or
+            by the square root, cost the prompt and gave no likeness (docs/rates.md).
     """
-    if not measured_batch or batch == measured_batch:
-        return lr * batch
-    return lr * measured_batch * math.sqrt(batch / measured_batch)
+    return lr * (measured_batch or batch)
 
 
 def root_mean_square(rows: Tensor) -> float:

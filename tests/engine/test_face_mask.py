@@ -1,10 +1,11 @@
 """The soft face mask."""
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from idea_engine.face_mask import face_mask
+from idea_engine.face_mask import face_mask, with_hair
 
 LANDMARKS = torch.tensor([[80.0, 90.0], [120.0, 90.0], [100.0, 112.0], [85.0, 132.0], [115.0, 132.0]])
 BOX = torch.tensor([56.0, 50.0, 144.0, 160.0])
@@ -49,3 +50,34 @@ def test_a_turned_head_keeps_the_width_of_its_box():
 def test_impossible_landmarks_still_give_a_finite_mask(landmarks):
     mask = face_mask(BOX, landmarks, 64, 48)
     assert torch.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1
+
+
+def test_hair_lies_around_the_face_and_above_it():
+    """On people of the Portrait World: the head's mask holds nearly all of their hair, which the face's leaves out."""
+    import numpy as np
+    from portrait_world.people import person
+    from portrait_world.portrait import face_box, landmarks, render
+    from portrait_world.shot import Shot
+
+    inside = {"face": [], "head": []}
+    for index in range(200):
+        who = person("validation", index)
+        if who.hair not in ("short", "parted", "bob", "afro", "spiky", "bun"):
+            continue
+        shot = Shot()
+        bald = render(replace(who, hair="bald"), shot)
+        hair = torch.from_numpy((np.abs(render(who, shot).astype(int) - bald).sum(-1) > 60).astype(np.float32))
+        if hair.sum() < 100:
+            continue
+        face = face_mask(torch.from_numpy(face_box(who, shot) * 128), torch.from_numpy(landmarks(who, shot) * 128), 128, 128)
+        head = with_hair(face)
+        assert (head >= face).all() and head.max() <= 1
+        for name, mask in (("face", face), ("head", head)):
+            inside[name].append(float((mask * hair).sum() / hair.sum()))
+    assert len(inside["head"]) > 50
+    assert sum(inside["head"]) / len(inside["head"]) > 0.75
+    assert sum(inside["head"]) / len(inside["head"]) > sum(inside["face"]) / len(inside["face"]) + 0.3
+
+
+def test_the_head_of_an_empty_mask_is_empty():
+    assert not with_hair(torch.zeros(20, 30)).any()

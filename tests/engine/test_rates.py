@@ -1,4 +1,4 @@
-"""How far a training step goes: by size, by width, by batch, and never further than published textual inversion."""
+"""How far a training step goes: by size, by width, whatever the batch, and never further than published textual inversion."""
 from __future__ import annotations
 
 import math
@@ -41,15 +41,15 @@ def test_where_the_rates_were_measured_nothing_changes():
 def test_a_larger_batch_is_steadier_with_our_own_recipes_and_as_in_the_script_with_the_others(name):
     own = RECIPES[name]
     larger = replace(own, batch=4 * own.batch)
-    assert larger.step_rate / own.step_rate == pytest.approx(2.0 if name in OWN else 4.0)
+    assert larger.step_rate / own.step_rate == (1.0 if name in OWN else 4.0)
     said, = TrainConfig(recipe=name, batch=4 * own.batch).remarks()
-    assert f"{4 * own.batch} pictures in a step instead of {own.batch}: a step goes {'2' if name in OWN else '4'} times as far" in said
+    assert f"{4 * own.batch} pictures in a step instead of {own.batch}: a step goes {'as far and is steadier' if name in OWN else '4 times as far'}" in said
     assert TrainConfig(recipe=name).remarks() == ()
 
 
-def test_the_rate_of_a_batch_is_exact_at_its_own():
-    assert step_rate(0.006, 4, 4) == 0.006 * 4 and step_rate(0.0015, 16, 0) == 0.0015 * 16
-    assert step_rate(0.006, 1, 4) == pytest.approx(0.006 * 2)
+def test_a_step_goes_as_far_with_any_batch_where_it_was_measured_at_one():
+    assert step_rate(0.006, 4, 4) == step_rate(0.006, 1, 4) == step_rate(0.006, 64, 4) == 0.006 * 4
+    assert step_rate(0.0015, 16, 0) == 0.0015 * 16
 
 
 def one_step(backend, enhanced, photo, recipe, **changes):

@@ -145,7 +145,7 @@ def test_relative_rates_follow_the_size_of_what_they_move(any_backend, enhance, 
 
     torch.testing.assert_close(torch.tensor(rates(3.0)), 3 * torch.tensor(rates(1.0)))
     absolute = run_of(any_backend, enhanced, photo, given=replace(RECIPES["balanced"], relative=False))
-    step = 0.006 * 4 * 0.5**0.5  # two pictures, where the recipe has four
+    step = 0.006 * 4  # of the recipe's four pictures, although there are two
     assert sorted({group["lr"] for group in absolute.optimizer.param_groups}) == pytest.approx([step, step * 2, step * 22])
 
 

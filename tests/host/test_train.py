@@ -341,3 +341,31 @@ def test_previews_reach_the_pages_and_change_nothing_that_is_learned(host, graph
     assert [one["step"] for one in seen] == [2, 4]
     assert all(one["image"].startswith("data:image/jpeg") and one["likeness"] is None for one in seen)
     assert host.probe(shown, "identities:digest", a=again[0]) == before
+
+
+@pytest.mark.one_host
+def test_another_face_is_no_other_training_where_the_recipe_does_not_read_it(host, graph, photo):
+    loader = tiny(graph)
+    first, other = (train(graph, loader, photo[0], enhanced(graph, loader[1], seed=seed)[0], recipe="balanced", steps=2, seed=191) for seed in (191, 192))
+    said = [host.run(graph).outputs[node.id]["text"][0] for node in (first, other)]
+    assert sum("earlier training" in text for text in said) == 1
+    digests = [host.probe(graph, "identities:digest", a=node[0]) for node in (first, other)]
+    faces = [host.probe(graph, "identities:face", a=node[0]) for node in (first, other)]
+    assert faces[0] != faces[1] and len(digests) == 2
+
+
+@pytest.mark.one_host
+def test_what_a_check_advises_for_the_base_model_is_followed_and_said(host, graph, photo):
+    loader = tiny(graph)
+    start = enhanced(graph, loader[1])[0]
+    node = lambda **more: train(graph, loader, photo[0], start, steps=1, seed=193, **more)  # noqa: E731
+    own = node()
+    assert "times the recipe's rate" not in host.run(graph).outputs[own.id]["text"][0]
+    kept = host.probe(graph, "identities:advise", {"recipe": "fast", "rate": 2.0}, a=loader[0], b=loader[1], c=loader[2])
+    try:
+        host.client.free()
+        assert "at 2 times the recipe's rate, as a check of this base model advises" in host.run(graph).outputs[own.id]["text"][0]
+        batch = node(batch=8)
+        assert "8 pictures in a step instead of 4: a step goes as far and is steadier" in host.run(graph).outputs[batch.id]["text"][0]
+    finally:
+        os.remove(kept)

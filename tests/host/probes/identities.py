@@ -1,4 +1,5 @@
 """Looking at identities, and at the trainings the host keeps."""
+from pathlib import Path
 
 
 def digest(probe):
@@ -17,6 +18,20 @@ def forget_trainings(probe):
     for path in files:
         path.unlink()
     return len(files)
+
+
+def advise(probe):
+    """a, b, c: MODEL, CLIP, VAE; arguments: recipe, rate → the file in models/idea/bases that advises this rate for the model."""
+    import json
+
+    import folder_paths
+
+    base = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c).base_hash()
+    folder = Path(folder_paths.get_folder_paths("idea")[0]) / "bases"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {"idea.check": 1, "base": base, "recipes": {probe.arguments["recipe"]: {"rate": probe.arguments["rate"]}}}
+    (folder / f"{base}.json").write_text(json.dumps(kept), encoding="utf-8")
+    return str(folder / f"{base}.json")
 
 
 def kept_trainings(probe):
