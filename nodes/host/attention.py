@@ -3,26 +3,22 @@ from __future__ import annotations
 
 import math
 import weakref
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ...idea_engine.applied import AppliedIdentity
-from ...idea_engine.sampling_range import STARTS_AT
-from ...idea_engine.stages import stage_at, stage_bounds
+from ...idea_engine.stages import stage_at
 from .carried import NOBODY, CarriedCondition, Staged, Without, plain
+from .context_plan import CARRIED, NOTHING, ContextPlan, KeptCondition, Ranged, Remembered, whole
 from .family import cross_attention_blocks
 from .masks import Region, blended_difference, regions
-from .mentions import MENTIONS, Mention, found_rows, signatures
+from .mentions import MENTIONS, found_rows, signatures
 from .uncompiled import uncompiled
 
-CARRIED = "idea_carried"  # in the options of one UNet call: the condition that was made ordinary for a compiled network
 _KEY = "idea"  # of our wrappers
 _MASKED = "idea_masked"  # in a block's own options
-_ROUNDING = 1.0001  # a noise level may come back from a lower precision
 _PRESENT = "present"  # beside the plans of one UNet call
 
 
@@ -79,7 +75,7 @@ def arranged(executor, x, t, c_concat=None, c_crossattn=None, control=None, tran
         kwargs["y"] = own[-1].pooled(kwargs["y"], transformer_options) if own else plain(kwargs["y"])
     if isinstance(c_crossattn, CarriedCondition) and not others:
         # Nobody else asks for it, so a network that is compiled meets ordinary tensors only.
-        transformer_options[CARRIED], c_crossattn = _Kept(c_crossattn), plain(c_crossattn)
+        transformer_options[CARRIED], c_crossattn = KeptCondition(c_crossattn), plain(c_crossattn)
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
@@ -91,38 +87,6 @@ def _add_global_weights(model, applied: AppliedIdentity, paths: list[str]) -> No
             changes[f"diffusion_model.{paths[number]}.attn2.{projection}.weight"] = ("diff", (change.float(),))
     if changes:
         model.add_patches(changes, 1.0)
-
-
-@dataclass(frozen=True)
-class _Ranged:
-    """An identity, the noise levels between which it acts, ``end_sigma`` ≤ σ ≤ ``start_sigma``, and those between its stages."""
-
-    applied: AppliedIdentity
-    start_sigma: float
-    end_sigma: float
-    stages: tuple[float, ...]
-
-    @classmethod
-    def within(cls, applied: AppliedIdentity, sampling, levels: Sequence[float] | None = None) -> "_Ranged":
-        """Args: sampling: the host's object that knows the noise schedule. levels: the noise levels of this sampling's steps and of its end,
-        where the host tells them.
-
-        A start that leaves the scene to the first steps leaves them at most half of the steps that are really sampled: distilled models take one
-        or two, and the person belongs to the last of them.
-        """
-        stages = stage_bounds(sampling.sigmas.tolist(), len(applied.identity.stages)) if applied.identity.stages else ()
-        start, end = (float(sampling.percent_to_sigma(percent)) for percent in (applied.start, applied.end))
-        if levels and len(levels) > 1 and applied.start <= STARTS_AT:
-            start = max(start, levels[(len(levels) - 1) // 2] * _ROUNDING)
-        return cls(applied, start, end, stages)
-
-    @property
-    def steady(self) -> bool:
-        """Whether it is the same at every noise level."""
-        return not self.applied.bounded and len(self.applied.identity.stages) < 2
-
-    def active(self, sigma: float) -> bool:
-        return not self.applied.bounded or self.end_sigma <= sigma <= self.start_sigma
 
 
 class IdentityAttention:
@@ -138,9 +102,9 @@ class IdentityAttention:
         self.people, self._base, self.numbers, self.attentions = people, weakref.ref(base), numbers, attentions
         self.masks = {one.mention: one.mask for one in people if one.mask is not None}
         self.met: dict[str, Tensor | bool] = {}  # identity or mention → whether it stood in a prompt, since somebody last looked
-        self._scheduled: tuple[object, object, tuple[_Ranged, ...]] | None = None
+        self._scheduled: tuple[object, object, tuple[Ranged, ...]] | None = None
         self._seen: tuple[Tensor, Tensor, Tensor, int, dict] | None = None
-        self._rows: dict[tuple, tuple[int, _Remembered | None]] = {}
+        self._rows: dict[tuple, tuple[int, Remembered | None]] = {}
         self._offsets: dict[tuple, Tensor] = {}
 
     def __deepcopy__(self, memo) -> "IdentityAttention":
@@ -170,10 +134,10 @@ class IdentityAttention:
         sampling = self._base().model_sampling
         if self._scheduled is None or self._scheduled[0] is not sampling or self._scheduled[1] is not steps:
             levels = None if steps is None else steps.tolist()
-            self._scheduled = (sampling, steps, tuple(_Ranged.within(one, sampling, levels) for one in self.people))
+            self._scheduled = (sampling, steps, tuple(Ranged.within(one, sampling, levels) for one in self.people))
 
     @property
-    def entries(self) -> tuple[_Ranged, ...]:
+    def entries(self) -> tuple[Ranged, ...]:
         """Everybody, with the noise levels between which they act."""
         return self._scheduled[2]
 
@@ -244,7 +208,7 @@ class IdentityAttention:
         """The noise level. Not read where nothing depends on it: reading waits for the device."""
         return 0.0 if all(entry.steady for entry in self.entries) else float(sigmas.flatten()[0])
 
-    def _plan(self, context: Tensor, sigmas: Tensor, absent: frozenset[str], part: int) -> "_Plan":
+    def _plan(self, context: Tensor, sigmas: Tensor, absent: frozenset[str], part: int) -> ContextPlan:
         """Args: part: which rows of a stage stand in a context that is read by keys and values alike (0), or by values alone (1)."""
         sigma = self._sigma(sigmas)
         inactive = absent | {entry.applied.mention for entry in self.entries if not entry.active(sigma)}
@@ -253,7 +217,7 @@ class IdentityAttention:
             return self._carried_plan(context, inactive, active, sigma, part)
         return self._recognised_plan(context, inactive, active, sigma, part)
 
-    def _carried_plan(self, context: CarriedCondition, inactive: frozenset[str], active: list[_Ranged], sigma: float, part: int) -> "_Plan":
+    def _carried_plan(self, context: CarriedCondition, inactive: frozenset[str], active: list[Ranged], sigma: float, part: int) -> ContextPlan:
         """What a context holds that says itself who stands where."""
         near = context.nearest(inactive)
         replaced = context.layer(Without(near)) if near else None
@@ -272,9 +236,9 @@ class IdentityAttention:
                     staged.append(((weights != 0).any(-1, keepdim=True), *own))
             if applied.faded.key_offsets:
                 masks.append((applied, weights))
-        return _Plan(replaced, staged, masks, part)
+        return ContextPlan(replaced, staged, masks, part)
 
-    def _recognised_plan(self, context: Tensor, inactive: frozenset[str], active: list[_Ranged], sigma: float, part: int) -> "_Plan":
+    def _recognised_plan(self, context: Tensor, inactive: frozenset[str], active: list[Ranged], sigma: float, part: int) -> ContextPlan:
         """What a context holds whose numbers alone have arrived: people are recognised by their rows."""
         replaced = self._without(context, inactive) if inactive else None
         read = context if replaced is None else replaced
@@ -296,16 +260,16 @@ class IdentityAttention:
                 token = torch.arange(count, device=number.device) == (number % count)[..., None]
                 masks.append((applied, (token & found[..., None]) * remembered.weights[number][..., None]))
         if replaced is None and not masks and not staged:
-            return _NOTHING
-        return _Plan(replaced, staged, masks, part)
+            return NOTHING
+        return ContextPlan(replaced, staged, masks, part)
 
-    def _remembered(self, applied: AppliedIdentity, context: Tensor) -> "_Remembered | None":
+    def _remembered(self, applied: AppliedIdentity, context: Tensor) -> Remembered | None:
         """Every row this identity has left in a prompt, as the UNet reads them."""
         key = (applied.key, context.dtype, context.device)
         cached = self._rows.get(key)
         if cached is None or cached[0] != MENTIONS.version:
             mentions = MENTIONS.of(applied.key)
-            self._rows[key] = cached = (MENTIONS.version, _Remembered.of(mentions, applied, context) if mentions else None)
+            self._rows[key] = cached = (MENTIONS.version, Remembered.of(mentions, applied, context) if mentions else None)
         return cached[1]
 
     def _without(self, context: Tensor, inactive: frozenset[str]) -> Tensor | None:
@@ -326,24 +290,6 @@ class IdentityAttention:
         return self._offsets[key]
 
 
-@dataclass(frozen=True)
-class _Remembered:
-    """Attributes: rows: (R,) signatures, sorted. order: (R,) their numbers; prompts come one after another, n rows each. weights: (R,) by number.
-    stages: (S, 2, R, d) what stands for each in every stage, by number; None without stages."""
-
-    rows: Tensor
-    order: Tensor
-    weights: Tensor
-    stages: Tensor | None
-
-    @classmethod
-    def of(cls, mentions: list[Mention], applied: AppliedIdentity, context: Tensor) -> "_Remembered":
-        rows, order = signatures(torch.cat([mention.rows for mention in mentions]).to(context)).sort()
-        weights = torch.tensor([mention.weight for mention in mentions], dtype=context.dtype, device=context.device).repeat_interleave(applied.identity.token_count)
-        whole_stages = applied.faded.stages and all(mention.staged is not None for mention in mentions)
-        return cls(rows, order, weights, torch.cat([mention.staged for mention in mentions], dim=2).to(context) if whole_stages else None)
-
-
 class MaskedOutput:
     """An ``attn2_output_patch``: adds to each block's output what the other regions of the masks ask for; nothing where there are none."""
 
@@ -360,67 +306,3 @@ class MaskedOutput:
             return n
         number, features, base, others = left
         return n + blended_difference(self.attention.attentions[number], features, extra["n_heads"], base, others).to(n)
-
-
-class _Plan:
-    """What one UNet call's context holds: a replacement for it, the rows of this stage, and the weights at identities' own positions.
-
-    Args:
-        staged: for each identity in stages: (B, L, 1) where it stands, and the contexts (B, L, d) that keys and that values read there.
-        masks: (B, L, n) the weight of each identity's pseudo-tokens at each position.
-        part: see :meth:`IdentityAttention._plan`.
-    """
-
-    def __init__(self, context: Tensor | None, staged: list[tuple[Tensor, Tensor, Tensor]], masks: list[tuple[AppliedIdentity, Tensor]], part: int = 0):
-        self._context, self._staged, self._part = context, staged, part
-        self._made: dict[str, tuple[Tensor, Tensor]] = {}
-        self.applied = tuple(applied for applied, _ in masks)
-        self._masks = [mask for _, mask in masks]
-        self._mask: Tensor | None = None
-
-    def for_values(self, context: Tensor, value: Tensor) -> "_Plan":
-        """The same for values, which another patch may have given numbers of their own."""
-        if value is context:
-            return self
-        other = _Plan(None, self._staged, [], self._part)
-        other.applied, other._masks = self.applied, self._masks
-        return other
-
-    def read(self, kind: str, context: Tensor, offsets: Callable[[tuple[AppliedIdentity, ...], Tensor], Tensor]) -> Tensor:
-        """The context (B, L, d) as keys or values read it; the very same object where nobody stands."""
-        made = self._made.get(kind)
-        if made is None or made[0] is not context:
-            result = context if self._context is None else self._context
-            for found, keys, values in self._staged:
-                result = torch.where(found, (keys if kind == "keys" else values).to(result), result)
-            self._made[kind] = made = (context, result)
-        if not self.applied:
-            return made[1]
-        if self._mask is None or self._mask.dtype != context.dtype:
-            self._mask = torch.cat([mask.to(context) for mask in self._masks], dim=-1).flatten(0, 1)
-        # Elsewhere than where they stand it is bit for bit the same.
-        return torch.addmm(made[1].flatten(0, 1), self._mask, offsets(self.applied, made[1])).view(made[1].shape)
-
-
-_NOTHING = _Plan(None, [], [])
-
-
-def whole(context: Tensor, extra: dict) -> Tensor:
-    """The context with what it carries, where that was kept aside from a compiled network."""
-    kept = extra.get(CARRIED)
-    if kept is None or isinstance(context, CarriedCondition) or kept.condition.shape != context.shape:
-        return context
-    return kept.like(context)
-
-
-class _Kept:
-    """A carried condition beside the UNet call that it was made ordinary for."""
-
-    def __init__(self, condition: CarriedCondition):
-        self.condition = condition
-
-    def like(self, context: Tensor) -> CarriedCondition:
-        """The same object for all blocks, as the network reads it."""
-        if self.condition.dtype != context.dtype or self.condition.device != context.device:
-            self.condition = self.condition.to(context)
-        return self.condition

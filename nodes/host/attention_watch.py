@@ -11,7 +11,8 @@ from ...idea_engine.errors import PromptMismatchError
 from .carried import plain
 from .family import clip_encoders, cross_attention_blocks, cross_attention_scales
 from .mentions import match
-from .prompt_tokens import applied_to, find_places
+from .places import find_places
+from .prompt_tokens import applied_to
 from .uncompiled import uncompiled
 
 # What binds a conditioning to a part of the picture or of the sampling. The viewer asks for the whole picture at one moment.

@@ -17,8 +17,9 @@ from ...idea_engine.lean import lean
 from ...idea_engine.types import Identity, IdentityMetadata
 from .family import SUPPORTED, check_model, clip_encoders, clip_family, cross_attention_blocks, cross_attention_scales
 from .frozen import borrowed, checkpointed, mutates_saved_tensors
+from .places import find_places
 from .plain_weights import check_can_be_plain, check_same, give_back, lasting_casts, own_weights, plain, plain_clip
-from .prompt_tokens import find_places, with_identity
+from .prompt_tokens import with_identity
 
 _SLOT = "<idea-slot>"  # stands for the pseudo-tokens while a template is tokenized
 

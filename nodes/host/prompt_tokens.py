@@ -12,13 +12,15 @@ from typing import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...idea_engine.applied import CHUNK, AppliedIdentity, Place, adapt, inactive_sets
-from ...idea_engine.clip_tokenizer import END
+from ...idea_engine.applied import AppliedIdentity, Place, adapt, inactive_sets
 from ...idea_engine.errors import TriggerError, UnsupportedHostError
-from .carried import NOBODY, CarriedCondition, Ending, Layer, Staged, Standing, Without, carry, plain, spread
+from .carried import NOBODY, Layer, Staged, Without, carry
+from .encoder_parts import EncoderPart
 from .mentions import MENTIONS, BoundedPrompt, Mention
+from .places import find_places, standing, starts, with_layers
+from .plain_words import without
 from .stand_ins import reading_stand_ins
-from .trigger_tokens import ForeignChunks, mark_of, subclassed, with_people, without
+from .trigger_tokens import ForeignChunks, subclassed, with_people
 
 _APPLIED = "_idea_applied"
 
@@ -72,7 +74,7 @@ class _IdentityEncoder:
         found = super().__getattr__(name)
         # A node that asks an encoder of several for its part alone gets a part that is finished once the parts are joined.
         several = name.startswith("clip_") and len(getattr(self, _APPLIED)[0].identity.tokens) > 1
-        return _EncoderPart(self, name, found) if several and not self._idea_inside else found
+        return EncoderPart(self, name, found) if several and not self._idea_inside else found
 
     def encode_token_weights(self, token_weight_pairs, *args, **kwargs):
         applied = getattr(self, _APPLIED)
@@ -130,11 +132,7 @@ def _carrying(encoder, encoded: Sequence, places: Sequence[Place], pairs, applie
         repeats = length // finished.shape[1]
         held = {absent: _repeated(variant, length)[0] for absent, variant in variants.items()}
         MENTIONS.remember_bounded(BoundedPrompt(finished[0], repeats, held, tuple(position for place in places for position in place.positions)))
-    return carry(_repeated(finished, length), {key: _repeated(layer, length) for key, layer in layers.items()}), _with_layers(encoded[1], pooled)
-
-
-def _with_layers(pooled: Tensor | None, layers: dict[Layer, Tensor]) -> Tensor | None:
-    return carry(pooled, layers) if layers and all(isinstance(one, Tensor) for one in (pooled, *layers.values())) else pooled
+    return carry(_repeated(finished, length), {key: _repeated(layer, length) for key, layer in layers.items()}), with_layers(encoded[1], pooled)
 
 
 def _finished(condition: Tensor, places: Sequence[Place], pairs, encode: Callable, absent: frozenset[str]) -> tuple[Tensor, dict[Layer, Tensor]]:
@@ -151,23 +149,7 @@ def _finished(condition: Tensor, places: Sequence[Place], pairs, encode: Callabl
         MENTIONS.remember(place.applied.key, Mention(condition[0, positions], rows, place.weight))
         for number, variant in enumerate(variants or ()):
             layers[Staged(place.applied.mention, number // 2, number % 2, absent)] = variant
-    return condition, {**layers, **_standing(places, condition, absent)}
-
-
-def _standing(places: Sequence[Place], condition: Tensor, absent: frozenset[str] = NOBODY, endings: bool = False) -> dict[Layer, Tensor]:
-    """The layers that say where people stand in a condition (1, L, d); ``endings``: and where the ending of each belongs."""
-    weights: dict[Layer, Tensor] = {}
-
-    def put(key: Layer, positions: Sequence[int], weight: float) -> None:
-        row = weights.setdefault(key, torch.zeros(condition.shape[:2], dtype=condition.dtype, device=condition.device))
-        row[:, list(positions)] = weight
-
-    for place in sorted(places, key=lambda one: abs(one.weight)):  # of several in a chunk the heaviest decides on the ending
-        for token, position in enumerate(place.positions):
-            put(Standing(place.applied.mention, token, absent), (position,), place.weight)
-        if endings:
-            put(Ending(place.applied.mention, absent), place.ending, place.weight)
-    return {key: spread(row, condition.shape[-1]) for key, row in weights.items()}
+    return condition, {**layers, **standing(places, condition, absent)}
 
 
 def encode_stages(condition: Tensor, pairs: Mapping[str, Sequence], applied: AppliedIdentity, encode: Callable) -> list[Tensor]:
@@ -199,7 +181,7 @@ def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 def _exchanged(chunks: Sequence[Sequence[tuple]], applied: AppliedIdentity, old: Tensor, new: Tensor) -> list[list[tuple]]:
     """Chunks of (token, weight, …) with the rows ``new`` (n, w) wherever the person stands whose rows are ``old``."""
     entries = [entry for chunk in chunks for entry in chunk]
-    for start in _starts([entry[0] for entry in entries], applied, old, {}):
+    for start in starts([entry[0] for entry in entries], applied, old, {}):
         entries[start : start + len(new)] = [(row, *entry[1:]) for row, entry in zip(new, entries[start:])]
     left = iter(entries)
     return [[next(left) for _ in chunk] for chunk in chunks]
@@ -208,128 +190,3 @@ def _exchanged(chunks: Sequence[Sequence[tuple]], applied: AppliedIdentity, old:
 def _repeated(condition: Tensor, length: int) -> Tensor:
     """Attention does not change when a whole context is repeated, so prompts that differ in length meet at a common multiple."""
     return condition if condition.shape[1] == length else condition.repeat(1, length // condition.shape[1], 1)
-
-
-def find_places(pairs, applied: Sequence[AppliedIdentity]) -> list[Place]:
-    """Where each identity's pseudo-tokens stand in the host's token chunks.
-
-    Of SDXL's two texts the first that mentions an identity counts. Rows are told apart by who was written; rows that a node has copied, by their
-    numbers: then one person under two names has one place at each mention.
-
-    Args:
-        pairs: encoder letter (``l``, ``g``, ``h``) → chunks of (token, weight, …), a token being an id or a tensor.
-    """
-    places = []
-    texts = list(pairs.values()) if isinstance(pairs, Mapping) else [pairs]
-    claimed: dict[str, dict[int, str]] = {}
-    for one in applied:
-        for encoder, rows in one.faded.tokens.items():
-            letter = encoder.removeprefix("clip_")
-            chunks = pairs.get(letter, []) if isinstance(pairs, Mapping) else pairs
-            entries = [entry for chunk in chunks for entry in chunk]
-            found = _starts([entry[0] for entry in entries], one, rows, claimed.setdefault(letter, {}))
-            if found:
-                places += [Place(one, tuple(range(start, start + len(rows))), ending_of(texts, start), float(entries[start][1])) for start in found]
-                break
-    return places
-
-
-def _starts(tokens: Sequence, applied: AppliedIdentity, rows: Tensor, claimed: dict[int, str]) -> list[int]:
-    """Where the n rows of a person begin among tokens; rows without a mark belong to the first who has the same numbers."""
-    count = len(rows)
-    marks = [mark_of(token) for token in tokens]
-
-    def stands(start: int) -> bool:
-        own = marks[start : start + count]
-        return len(own) == count and all(mark is not None and mark.applied.mention == applied.mention and mark.token == i for i, mark in enumerate(own))
-
-    found = [start for start, mark in enumerate(marks) if mark is not None and mark.token == 0 and stands(start)]
-    copied = [None if mark is not None else token for mark, token in zip(marks, tokens)]
-    found += [start for start in _positions(copied, rows) if claimed.setdefault(start, applied.mention) == applied.mention]
-    return sorted(found)
-
-
-def ending_of(texts: Sequence[Sequence], position: int) -> tuple[int, ...]:
-    """The positions from the end mark on of the chunk that holds ``position``; of SDXL's two texts the longer one counts."""
-    number, offset = divmod(position, CHUNK)
-    chunks = [text[number] for text in texts if number < len(text)]
-    first = max(next((i for i, entry in enumerate(chunk) if not torch.is_tensor(entry[0]) and entry[0] == END), len(chunk)) for chunk in chunks)
-    return tuple(range(position - offset + first, position - offset + min(map(len, chunks))))
-
-
-def _positions(tokens: Sequence, rows: Tensor) -> list[int]:
-    """Where ``rows`` (n, w) follow one another among tokens, each an id or a row (w); nowhere if there are none."""
-    found, position = [], 0
-    while len(rows) and position <= len(tokens) - len(rows):
-        if all(torch.is_tensor(token) and token.shape == row.shape and torch.equal(token, row) for token, row in zip(tokens[position:], rows)):
-            found.append(position)
-            position += len(rows)
-        else:
-            position += 1
-    return found
-
-
-class _EncoderPart:
-    """One encoder of SDXL's two, as a node sees it that encodes the parts by itself and joins them."""
-
-    def __init__(self, encoder: _IdentityEncoder, name: str, module):
-        self._encoder, self._name, self._module = encoder, name, module
-
-    def __getattr__(self, name: str):
-        return getattr(self._module, name)
-
-    def __call__(self, *args, **kwargs):
-        return self._module(*args, **kwargs)
-
-    def encode_token_weights(self, chunks, *args, **kwargs):
-        letter, applied = self._name.removeprefix("clip_"), getattr(self._encoder, _APPLIED)
-        width = applied[0].identity.family.context_width
-
-        def encode(part):
-            return self._module.encode_token_weights(part, *args, **kwargs)
-
-        encoded = encode(chunks)
-        places = find_places({letter: chunks}, applied)
-        if not places:
-            return encoded
-        layers, pooled = _standing(places, encoded[0], endings=True), {}
-        mentioned = {place.applied.mention for place in places}
-        partial = [one for one in applied if one.partial and one.mention in mentioned]
-        for absent in inactive_sets(partial) if partial else ():
-            left = _chunks_of_equal_count(without({letter: chunks}, absent)[letter], len(chunks))
-            variant, pooled[Without(absent)], *_ = encode(left)
-            layers |= {Without(absent): variant, **_standing(find_places({letter: left}, applied), variant, absent, endings=True)}
-
-        def finish(whole: CarriedCondition) -> Tensor:
-            return _joined(whole, applied) if whole.shape[-1] == width else whole
-
-        return (carry(encoded[0], layers, finish), _with_layers(encoded[1], pooled), *encoded[2:])
-
-
-def _chunks_of_equal_count(chunks: Sequence, count: int) -> Sequence:
-    return chunks[:count]
-
-
-def _joined(whole: CarriedCondition, applied: Sequence[AppliedIdentity]) -> CarriedCondition:
-    """Adapters and endings on a condition whose parts a node has joined, and on what it reads without those who come and go."""
-    layers = {key: layer for key, layer in whole.layers.items() if not isinstance(key, Ending)}
-
-    def adapted(condition: Tensor, absent: frozenset[str]) -> Tensor:
-        places = []
-        for one in applied:
-            if one.mention in absent or one.mention not in whole.mentions():
-                continue
-            standing, ending = whole.weights(one.mention, one.identity.token_count, absent), whole.ending(one.mention, absent)
-            tail = tuple(ending[0, :, 0].nonzero()[:, 0].tolist())
-            for start in standing[0, :, 0].nonzero()[:, 0].tolist():
-                chunk = range(start // CHUNK * CHUNK, (start // CHUNK + 1) * CHUNK)
-                own = tuple(position for position in tail if position in chunk)
-                places.append(Place(one, tuple(range(start, start + one.identity.token_count)), own, float(standing[0, start, 0])))
-        for place in places:
-            MENTIONS.remember(place.applied.key, Mention(condition[0, list(place.positions)], None, place.weight))
-        return adapt(condition, places)
-
-    finished = adapted(plain(whole), NOBODY)
-    for absent in whole.absences()[1:]:
-        layers[Without(absent)] = adapted(whole.layers[Without(absent)], absent)
-    return carry(finished, layers)

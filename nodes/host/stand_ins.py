@@ -4,7 +4,6 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from ...idea_engine.applied import CHUNK, AppliedIdentity, Place

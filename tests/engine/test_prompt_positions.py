@@ -6,8 +6,8 @@ from bare_pack import bare_module
 
 @pytest.fixture(scope="module")
 def positions():
-    with bare_module("nodes.host.prompt_tokens") as module:
-        yield module._positions
+    with bare_module("nodes.host.places") as module:
+        yield module.positions_of
 
 
 class ReadAtMost(list):

@@ -10,7 +10,7 @@ def contexts(probe):
     tokens = clip.tokenize("a photo of <anna> person")
     positive = clip.encode_from_tokens(tokens)
     negative = clip.encode_from_tokens(clip.tokenize("ugly"))
-    places = probe.module("nodes.host.prompt_tokens").find_places(tokens, [applied])[0].positions
+    places = probe.module("nodes.host.places").find_places(tokens, [applied])[0].positions
     (patch,) = model.model_options["transformer_options"]["patches"]["attn2_patch"]
     batch = torch.cat([negative, positive])
     n = torch.zeros(2, 4, 8)

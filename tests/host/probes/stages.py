@@ -19,7 +19,7 @@ def reference(probe):
         applied = applied_nodes.AppliedIdentity(_plain(probe, identity, rows))
         clip = tokens.with_identity(probe.b, applied)
         chunks = clip.tokenize(text)
-        places = [position for place in tokens.find_places(chunks, [applied]) for position in place.positions]
+        places = [position for place in probe.module("nodes.host.places").find_places(chunks, [applied]) for position in place.positions]
         return clip, clip.encode_from_tokens(chunks)[0], places
 
     clip, plain, places = encode(identity.tokens)
