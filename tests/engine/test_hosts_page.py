@@ -1,4 +1,4 @@
-"""docs/hosts.md names what the pack touches of ComfyUI, all of it and nothing else. Read with ast: no host is needed."""
+"""docs/hosts.md names all that the pack touches of ComfyUI and nothing else. Read with ast: no host is needed."""
 import ast
 import re
 from collections import Counter
@@ -54,18 +54,31 @@ def test_every_row_says_since_when_and_what_happens_without_it():
 
 
 def test_what_the_pack_cannot_do_without_is_in_the_oldest_version_it_is_written_for():
-    """Where the node or the pack fails without a name, all of them have it, or another row says when it is asked for."""
+    """Where the node or the pack fails without a name, that version has it."""
     for row in ROWS:
         if re.search(r"does not load|The node that asks|Apply ID Adapter fails|Sampling fails", row.gone):
             assert row.has((0, 3, 41)), row.names
 
 
+def test_readme_page_and_registry_say_the_same_of_which_comfyui_it_runs_in():
+    project = (host_names.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    asked = re.search(r'^requires-comfyui = ">=([\d.]+)"', project, re.M)[1]
+    tested = []
+    for page in (host_names.ROOT / "README.md", hosts_page.PAGE):
+        text = page.read_text(encoding="utf-8")
+        said = re.search(r"Tested (?:in|with) (.*?)written\s+for (.*?) and\s+later", text, re.S | re.I)
+        assert said[2].removeprefix("ComfyUI ") == asked
+        tested.append(set(re.findall(r"0\.[1-9]\d*\.\d+", said[1])))
+    assert tested[0] and tested[0] == tested[1]
+    assert all(hosts_page.version_of(one) >= hosts_page.version_of(asked) for one in tested[0])
+
+
 @pytest.mark.parametrize(("code", "name"), [
-    ("import comfy.model_management as management\ndef f():\n    management.brand_new()", "comfy.model_management.brand_new"),
+    ("import comfy.utils as utils\ndef f():\n    utils.brand_new()", "comfy.utils.brand_new"),
     ("from comfy.utils import Other", "comfy.utils.Other"),
     ("import folder_paths\nhasattr(folder_paths, 'get_it')", "folder_paths.get_it"),
     ("import sys\nsys.modules['server'].address", "server.address"),
-    ("def f(clip):\n    clone = clip.clone()\n    return clone.cond_stage_model.new_method()", "SD1ClipModel.new_method"),
+    ("def f(clip):\n    clone = clip.clone()\n    clone.cond_stage_model.new_method()", "SD1ClipModel.new_method"),
     ("def f(model):\n    return model.model.diffusion_model.label_emb", "UNetModel.label_emb"),
     ("def patch(n, extra):\n    return extra.get('transformer_index')", 'extra["transformer_index"]'),
 ])

@@ -1,4 +1,4 @@
-"""Which names of ComfyUI the pack touches, read from its source with ast: a small inference of what is a host's and what is not."""
+"""Which names of ComfyUI the pack touches, read from its source with ast: what is a host's is inferred."""
 import ast
 import builtins
 import collections
@@ -12,14 +12,17 @@ import idea_engine
 
 ROOT = Path(idea_engine.__file__).parent.parent
 FILES = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), ROOT / "portrait_world" / "comfy_model.py"]
-HOST_MODULES = ("comfy", "comfy_execution", "comfyui_version", "folder_paths", "latent_preview", "nodes", "server", "execution", "node_helpers",
-                "comfy_api", "comfy_config", "comfy_extras", "app", "api_server", "middleware", "utils")
+HOST_MODULES = (
+    "api_server", "app", "comfy", "comfy_api", "comfy_config", "comfy_execution", "comfy_extras", "comfyui_version",
+    "execution", "folder_paths", "latent_preview", "middleware", "node_helpers", "nodes", "server", "utils",
+)
 
 # What a variable holds, by its name; "" where a file means something else by it.
 _VARIABLES = {
-    "clip": "CLIP", "model": "ModelPatcher", "patcher": "ModelPatcher", "vae": "VAE", "unet": "UNetModel", "connected": "UNetModel",
-    "latent_format": "LatentFormat", "clip_vision": "ClipVisionModel", "holder": "SD1ClipModel", "base": "BaseModel", "server": "PromptServer",
-    "queue": "PromptQueue", "sampling": "ModelSampling", "block": "BasicTransformerBlock", "inner": "SDTokenizer", "extra": "extra",
+    "clip": "CLIP", "model": "ModelPatcher", "patcher": "ModelPatcher", "vae": "VAE", "unet": "UNetModel",
+    "connected": "UNetModel", "latent_format": "LatentFormat", "clip_vision": "ClipVisionModel",
+    "holder": "SD1ClipModel", "base": "BaseModel", "server": "PromptServer", "queue": "PromptQueue",
+    "sampling": "ModelSampling", "block": "BasicTransformerBlock", "inner": "SDTokenizer", "extra": "extra",
     "transformer_options": "transformer_options",
 }
 _IN_FILE = {
@@ -36,29 +39,40 @@ _IN_FILE = {
     "nodes/host/trigger_tokens.py": {"tokenizer": "SDTokenizer", "inner": "SDTokenizer"},
     "portrait_world/comfy_model.py": {"model": "BaseModel", "config": "SD15"},
 }
-# What an attribute of a host's object is, or what its method answers.
+# What an attribute of a host's object is, or what its method answers; "" where the rest is not the host's own.
 _HOLDS = {
-    "CLIP.patcher": "ModelPatcher", "CLIP.tokenizer": "SD1Tokenizer", "CLIP.cond_stage_model": "SD1ClipModel", "CLIP.clone": "CLIP",
-    "ModelPatcher.clone": "ModelPatcher", "ModelPatcher.model": "BaseModel", "ModelPatcher.get_model_object": "ModelSampling",
-    "ModelPatcher.model_options": "model_options", 'model_options["transformer_options"]': "transformer_options",
-    'transformer_options["patches"]': "patches", "BaseModel.diffusion_model": "UNetModel", "BaseModel.model_sampling": "ModelSampling",
-    "BaseModel.latent_format": "LatentFormat", "BasicTransformerBlock.attn2": "CrossAttention", "SDClipModel.transformer": "CLIPTextModel",
-    "CLIPTextModel.text_model": "CLIPTextModel_", "CLIPTextModel_.embeddings": "CLIPEmbeddings", "CLIPTextModel_.encoder": "CLIPEncoder",
-    "SDTokenizer.tokenizer": "CLIPTokenizer", "VAE.patcher": "ModelPatcher", "PromptServer.prompt_queue": "PromptQueue",
-    "LoadedModel.model": "ModelPatcher", "comfy.sd.CLIP": "CLIP", "comfy.sd.VAE": "VAE", "comfy.utils.ProgressBar": "ProgressBar",
-    "server.PromptServer.instance": "PromptServer", "server.web": "",  # aiohttp's own
-    "comfy.model_management.current_loaded_models": "", "comfy.taesd.taesd.TAESD": "",
+    "CLIP.patcher": "ModelPatcher", "CLIP.tokenizer": "SD1Tokenizer", "CLIP.cond_stage_model": "SD1ClipModel",
+    "CLIP.clone": "CLIP", "ModelPatcher.clone": "ModelPatcher", "ModelPatcher.model": "BaseModel",
+    "ModelPatcher.get_model_object": "ModelSampling", "ModelPatcher.model_options": "model_options",
+    'model_options["transformer_options"]': "transformer_options", 'transformer_options["patches"]': "patches",
+    "BaseModel.diffusion_model": "UNetModel", "BaseModel.model_sampling": "ModelSampling",
+    "BaseModel.latent_format": "LatentFormat", "BasicTransformerBlock.attn2": "CrossAttention",
+    "SDClipModel.transformer": "CLIPTextModel", "CLIPTextModel.text_model": "CLIPTextModel_",
+    "CLIPTextModel_.embeddings": "CLIPEmbeddings", "CLIPTextModel_.encoder": "CLIPEncoder",
+    "SDTokenizer.tokenizer": "CLIPTokenizer", "VAE.patcher": "ModelPatcher",
+    "PromptServer.prompt_queue": "PromptQueue", "LoadedModel.model": "ModelPatcher", "comfy.sd.CLIP": "CLIP",
+    "comfy.sd.VAE": "VAE", "comfy.utils.ProgressBar": "ProgressBar", "server.PromptServer.instance": "PromptServer",
+    "server.web": "", "comfy.model_management.current_loaded_models": "", "comfy.taesd.taesd.TAESD": "",
 }
-_DICTS = {"extra": "extra", "transformer_options": "transformer_options", "patches": 'transformer_options["patches"]', "model_options": "model_options"}
+_DICTS = {
+    "extra": "extra", "model_options": "model_options", "transformer_options": "transformer_options",
+    "patches": 'transformer_options["patches"]',
+}
 # What attributes of our own objects hold: self.clip, backend.model.
-_OURS = {"clip": "CLIP", "encoders": "SDClipModel", "text": "CLIP", "model": "ModelPatcher", "denoiser": "ModelPatcher", "vae": "VAE", "bar": "ProgressBar",
-         "previewer": "Latent2RGBPreviewer"}
+_TORCH_MODULES = {
+    "BaseModel", "BasicTransformerBlock", "CLIPEmbeddings", "CLIPEncoder", "CLIPLayer", "CLIPTextModel",
+    "CrossAttention", "Module", "SD1ClipModel", "SDClipModel", "UNetModel",
+}
+_OURS = {
+    "clip": "CLIP", "text": "CLIP", "encoders": "SDClipModel", "model": "ModelPatcher", "denoiser": "ModelPatcher",
+    "vae": "VAE", "bar": "ProgressBar", "previewer": "Latent2RGBPreviewer",
+}
 # What Python's web server gives a route; the host passes it on.
 _REQUEST = {"content_type", "explicit_port", "headers", "json", "json_response", "post", "url"}
 
 
 def uses() -> dict[str, set[str]]:
-    """Name of the host → the files of the pack that touch it: `comfy.sd.CLIP`, `ModelPatcher.clone`, `extra["block"]`."""
+    """Name of the host, such as `ModelPatcher.clone` or `extra["block"]` → the files of the pack that touch it."""
     found = collections.defaultdict(set)
     for path in FILES:
         name = path.relative_to(ROOT).as_posix()
@@ -75,7 +89,8 @@ def names_in(tree: ast.Module, file: str) -> set[str]:
 def used_in(names: list[str]) -> dict[str, set[str]]:
     """Each of these names → the files of the pack that touch it; none for a name that is not used.
 
-    Where nothing tells whose attribute it is (a host's object that came out of a list), its own word is enough, if no other of the names ends with it.
+    Where nothing tells whose attribute it is (a host's object that came out of a list), its own word is enough, if no
+    other of the names ends with it.
     """
     inferred, asked, spoken = uses(), strangers(), _spoken()
     ends = collections.Counter(map(last_word, names))
@@ -83,18 +98,22 @@ def used_in(names: list[str]) -> dict[str, set[str]]:
     for name in names:
         word = last_word(name)
         loose = asked.get(word, set()) if ends[word] == 1 else set()
-        strict = {file for used, files in inferred.items() if used == name or used.startswith((f"{name}.", f"{name}[")) for file in files}
-        found[name] = strict | loose or {file for file, (constants, others) in spoken.items() if word in constants or ("[" not in name and word in others)}
+        under = (f"{name}.", f"{name}[")
+        strict = {file for used, files in inferred.items() if used == name or used.startswith(under) for file in files}
+        found[name] = strict | loose or {
+            file for file, (constants, others) in spoken.items()
+            if word in constants or ("[" not in name and word in others)
+        }
     return found
 
 
 def last_word(name: str) -> str:
-    """`clone` of `ModelPatcher.clone`, `block` of `extra["block"]`, `disable_dynamic` of `ModelPatcher.clone(disable_dynamic)`."""
+    """`clone` of `ModelPatcher.clone`, `block` of `extra["block"]`, `sd` of `ModelPatcher.clone(sd)`."""
     return re.findall(r"\w+", name)[-1]
 
 
 def _spoken() -> dict[str, tuple[set[str], set[str]]]:
-    """File of the pack → the words in its texts, which may be keys or names of attributes, and its attributes, keywords and methods."""
+    """File of the pack → its words in quotes, which may be keys or attributes; and attributes, keywords, methods."""
     found = {}
     for path in FILES:
         constants, others = set(), set()
@@ -108,15 +127,15 @@ def _spoken() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def strangers() -> dict[str, set[str]]:
-    """Attribute names that neither Python, torch, nor the pack itself defines → where they are asked for. What is left is the host's."""
+    """Attributes that neither Python, torch nor the pack has, so they are the host's → where they are asked for."""
     known, asked = _known_attributes(), collections.defaultdict(set)
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = None
             if isinstance(node, ast.Attribute):
                 name = node.attr
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr") and isinstance(node.args[1], ast.Constant):
-                name = node.args[1].value
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+                name = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
             if name is not None and name not in known and not name.startswith("_idea"):
                 asked[name].add(path.relative_to(ROOT).as_posix())
     return dict(asked)
@@ -133,28 +152,33 @@ class _Reader:
             if isinstance(node, ast.Import):
                 for one in node.names:
                     if _is_host(one.name):
-                        self._modules[one.asname or one.name.partition(".")[0]] = one.name if one.asname else one.name.partition(".")[0]
+                        package = one.name.partition(".")[0]
+                        self._modules[one.asname or package] = one.name if one.asname else package
                         self._found.add(one.name)
             elif isinstance(node, ast.ImportFrom) and not node.level and _is_host(node.module):
                 for one in node.names:
                     self._found.add(f"{node.module}.{one.name}")
                     self._modules[one.asname or one.name] = f"{node.module}.{one.name}"
         self._scope(tree, {**_VARIABLES, **_IN_FILE.get(self._file, {})})
-        return {name for name in self._found if not any(other.startswith((f"{name}.", f"{name}[")) for other in self._found)}
+        longer = {name: (f"{name}.", f"{name}[") for name in self._found}
+        return {name for name in self._found if not any(other.startswith(longer[name]) for other in self._found)}
 
     def _scope(self, scope, types: dict[str, str]) -> None:
         """One function: its own variables, then what is in it, then the functions in it."""
         self._types = types = dict(types)
         if isinstance(scope, ast.FunctionDef):
             for argument in scope.args.args:
-                if argument.arg == "model" and argument.annotation is not None:  # the host's patchers have no annotation, torch's modules have
-                    types["model"] = "Module"
+                if argument.arg == "model" and argument.annotation is not None:
+                    types["model"] = "Module"  # torch's; the host's patchers have no annotation
         own, inner = [], []
         left = list(ast.iter_child_nodes(scope))
         while left:
             node = left.pop(0)
             own.append(node)
-            (inner.append(node) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else left.extend(ast.iter_child_nodes(node)))
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                inner.append(node)
+            else:
+                left.extend(ast.iter_child_nodes(node))
         for node in own:
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 kind = self._kind(node.value)
@@ -214,7 +238,9 @@ class _Reader:
         return f"@{full}" if kind.startswith("@") else None
 
     def _key(self, kind: str | None, key) -> str | None:
-        if kind not in _DICTS or not isinstance(key, ast.Constant) or not isinstance(key.value, str) or key.value.startswith("idea"):
+        if kind not in _DICTS or not isinstance(key, ast.Constant):
+            return None
+        if not isinstance(key.value, str) or key.value.startswith("idea"):
             return None
         full = f'{_DICTS[kind]}["{key.value}"]'
         self._found.add(full)
@@ -233,8 +259,7 @@ def _inherited(kind: str) -> set[str]:
         several = {"items", "values"}  # by key
     else:
         several = set(dir(dict)) if kind in _DICTS else set()
-    if kind in ("BaseModel", "UNetModel", "BasicTransformerBlock", "CrossAttention", "SD1ClipModel", "SDClipModel", "CLIPTextModel", "Module", "CLIPLayer",
-                "CLIPEmbeddings", "CLIPEncoder"):
+    if kind in _TORCH_MODULES:
         return set(dir(nn.Module)) - {"forward"} | {"_parameters", "_buffers", "_modules", "weight"} | several
     return several
 
@@ -246,10 +271,14 @@ def _known_attributes() -> set[str]:
     import PIL.Image
     import torch
 
-    kinds = [*vars(builtins).values(), Path, os.path, torch, torch.Tensor, torch.nn, torch.nn.Linear, torch.nn.functional, torch.nn.LayerNorm,
-             torch.nn.Embedding, torch.autograd.graph, torch.compiler, torch.Generator, PIL.Image, PIL.Image.Image, numpy, numpy.ndarray]
+    kinds = [
+        *vars(builtins).values(), Path, os.path, numpy, numpy.ndarray, PIL.Image, PIL.Image.Image, torch, torch.Tensor,
+        torch.Generator, torch.autograd.graph, torch.compiler, torch.nn, torch.nn.functional, torch.nn.Embedding,
+        torch.nn.LayerNorm, torch.nn.Linear,
+    ]
     known = set().union(*(dir(kind) for kind in kinds)) | {"_modules", "_parameters", "_buffers"} | _REQUEST
-    for path in [*(ROOT / "nodes").rglob("*.py"), *(ROOT / "idea_engine").rglob("*.py"), *(ROOT / "portrait_world").rglob("*.py")]:
+    folders = [ROOT / name for name in ("nodes", "idea_engine", "portrait_world")]
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 known.add(node.name)
@@ -257,13 +286,13 @@ def _known_attributes() -> set[str]:
                 known.add(node.target.id)
             elif isinstance(node, ast.Assign):
                 known |= {one.id for target in node.targets for one in ast.walk(target) if isinstance(one, ast.Name)}
-            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name) and node.value.id not in _VARIABLES:
-                known.add(node.attr)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                known |= set() if ast.unparse(node.value) in _VARIABLES else {node.attr}
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                names = [node.module] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
-                for name in names:
-                    if name and name.partition(".")[0] in sys.stdlib_module_names and not (isinstance(node, ast.ImportFrom) and node.level):
+                for name in [one.name for one in node.names] if isinstance(node, ast.Import) else [node.module or ""]:
+                    if name.partition(".")[0] in sys.stdlib_module_names and not getattr(node, "level", 0):
                         with contextlib.suppress(ImportError):
                             module = importlib.import_module(name)
-                            known |= set(dir(module)).union(*(dir(one) for one in vars(module).values() if isinstance(one, type)))
+                            classes = [one for one in vars(module).values() if isinstance(one, type)]
+                            known |= set(dir(module)).union(*map(dir, classes))
     return known

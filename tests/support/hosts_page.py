@@ -16,7 +16,7 @@ _BEFORE_RELEASES = (0, 3, 11)  # releases before it cannot be told from the hist
 
 @dataclass(frozen=True)
 class Row:
-    """Attributes: section: the file of the pack that owns the names, or 'Private names'. files: where they are used, from the repository's root."""
+    """Attributes: section: the file of the pack that owns the names, or 'Private names'. files: those that use them."""
 
     section: str
     names: tuple[str, ...]
@@ -49,10 +49,14 @@ def rows() -> list[Row]:
             section = line.removeprefix("## ").strip("`")
         elif line.startswith("| `"):
             names, files, since, gone = (cell.strip() for cell in line.strip("|").split(" | "))
-            found.append(Row(section, tuple(re.findall(r"`([^`]+)`", names)), tuple(map(_path, re.findall(r"`([^`]+)`", files))), since, gone))
+            found.append(Row(section, _quoted(names), tuple(map(_path, _quoted(files))), since, gone))
         elif line.startswith("|") and line != _COLUMNS and set(line) != {"|", "-"}:
             raise ValueError(f"docs/hosts.md has a line in a table that is no row: {line}")
     return found
+
+
+def _quoted(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]+)`", cell))
 
 
 def _path(name: str) -> str:

@@ -20,27 +20,34 @@ def _objects(model, clip, vae):
     import comfy.model_management
     import comfy.supported_models
 
-    unet, inner = model.model.diffusion_model, clip.tokenizer.clip_l
-    encoder = clip.cond_stage_model.clip_l.transformer.text_model
-    spatial = next(module for module in unet.modules() if type(module).__name__ == "SpatialTransformer")
+    import comfy.utils
+
+    base, inner = model.model, clip.tokenizer.clip_l
+    encoder = clip.cond_stage_model.clip_l
+    text = encoder.transformer.text_model
+    spatial = next(module for module in base.modules() if type(module).__name__ == "SpatialTransformer")
+    block = spatial.transformer_blocks[0]
     server = sys.modules["server"].PromptServer.instance
     objects = {
-        "CLIP": clip, "ModelPatcher": model, "VAE": vae, "BaseModel": model.model, "UNetModel": unet, "SpatialTransformer": spatial,
-        "BasicTransformerBlock": spatial.transformer_blocks[0], "CrossAttention": spatial.transformer_blocks[0].attn2,
-        "SD1ClipModel": clip.cond_stage_model, "SDClipModel": clip.cond_stage_model.clip_l, "CLIPTextModel": clip.cond_stage_model.clip_l.transformer,
-        "CLIPTextModel_": encoder, "CLIPEmbeddings": encoder.embeddings, "CLIPEncoder": encoder.encoder, "CLIPLayer": encoder.encoder.layers[0],
-        "SD1Tokenizer": clip.tokenizer, "SDTokenizer": inner, "CLIPTokenizer": inner.tokenizer, "ModelSampling": model.model.model_sampling,
-        "LatentFormat": model.model.latent_format, "PromptServer": server, "PromptQueue": server.prompt_queue,
-        "SD15": comfy.supported_models.SD15, "ClipVisionModel": comfy.clip_vision.ClipVisionModel, "ProgressBar": importlib.import_module("comfy.utils").ProgressBar,
-        "LoadedModel": comfy.model_management.LoadedModel(model), "Latent2RGBPreviewer": _first("latent_preview", "comfy.cmd.latent_preview").Latent2RGBPreviewer,
-        "model_options": model.model_options,
+        "CLIP": clip, "SD1ClipModel": clip.cond_stage_model, "SDClipModel": encoder,
+        "CLIPTextModel": encoder.transformer, "CLIPTextModel_": text, "CLIPEmbeddings": text.embeddings,
+        "CLIPEncoder": text.encoder, "CLIPLayer": text.encoder.layers[0], "SD1Tokenizer": clip.tokenizer,
+        "SDTokenizer": inner, "CLIPTokenizer": inner.tokenizer, "ModelPatcher": model,
+        "model_options": model.model_options, "BaseModel": base, "UNetModel": base.diffusion_model,
+        "SpatialTransformer": spatial, "BasicTransformerBlock": block, "CrossAttention": block.attn2,
+        "ModelSampling": base.model_sampling, "LatentFormat": base.latent_format, "VAE": vae,
+        "LoadedModel": comfy.model_management.LoadedModel(model), "PromptServer": server,
+        "PromptQueue": server.prompt_queue,
+        "SD15": comfy.supported_models.SD15, "ClipVisionModel": comfy.clip_vision.ClipVisionModel,
+        "ProgressBar": comfy.utils.ProgressBar,
+        "Latent2RGBPreviewer": _first("latent_preview", "comfy.cmd.latent_preview").Latent2RGBPreviewer,
     }
     asked = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", None)
     return {**objects, "ExecutionContext": asked() if asked is not None else None, **_given(model, clip)}
 
 
 def _given(model, clip):
-    """What the host hands to a patch, and where it looks for patches: all are put there, and those that are called have been read."""
+    """What the host hands to a patch, and where it looks for patches: those that it calls, it has found."""
     import comfy.sample
     import comfy.samplers
 
@@ -72,9 +79,10 @@ def _given(model, clip):
     context, pooled = clip.encode_from_tokens(clip.tokenize("a cat"), return_pooled=True)
     latent = torch.zeros(1, 4, 8, 8)
     conditioning = [[context, {"pooled_output": pooled}]]
+    noise, euler = comfy.sample.prepare_noise(latent, 0), comfy.samplers.sampler_object("euler")
+    sigmas = torch.tensor([1.0, 0.0])
     comfy.sample.sample_custom(
-        watched, comfy.sample.prepare_noise(latent, 0), 1.0, comfy.samplers.sampler_object("euler"), torch.tensor([1.0, 0.0]), conditioning, conditioning,
-        latent, disable_pbar=True, seed=0,
+        watched, noise, 1.0, euler, sigmas, conditioning, conditioning, latent, disable_pbar=True, seed=0
     )
     read = {}
     for group, kind in called:
