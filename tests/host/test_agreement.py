@@ -99,6 +99,15 @@ def test_both_worlds_predict_the_same_noise_with_an_applied_identity(host, graph
     compare(host, graph, loader, pipe, path, tmp_path)
 
 
+def test_both_worlds_name_a_base_model_alike(host, graph, both):
+    """So that what ``idea-engine check`` advises for a checkpoint is found by the nodes."""
+    from idea_engine.base_advice import base_hash
+
+    loader, pipe = both
+    theirs = host.probe(graph, "identities:base_hash", a=loader[0], b=loader[1], c=loader[2])
+    assert theirs == base_hash(pipe.unet.state_dict().items())
+
+
 @pytest.mark.parametrize("recipe", ("sefi", "fast"))
 def test_both_worlds_read_the_same_stage_up_to_its_last_timestep(host, graph, both, tmp_path, recipe):
     """Stages alone, and stages with keys and values of their own."""

@@ -20,13 +20,18 @@ def forget_trainings(probe):
     return len(files)
 
 
+def base_hash(probe):
+    """a, b, c: MODEL, CLIP, VAE → the name under which advice for the model is kept."""
+    return probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c).base_hash()
+
+
 def advise(probe):
     """a, b, c: MODEL, CLIP, VAE; arguments: recipe, rate → the file in models/idea/bases that advises this rate for the model."""
     import json
 
     import folder_paths
 
-    base = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c).base_hash()
+    base = base_hash(probe)
     folder = Path(folder_paths.get_folder_paths("idea")[0]) / "bases"
     folder.mkdir(parents=True, exist_ok=True)
     kept = {"idea.check": 1, "base": base, "recipes": {probe.arguments["recipe"]: {"rate": probe.arguments["rate"]}}}
