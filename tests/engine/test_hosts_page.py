@@ -32,7 +32,13 @@ def test_every_listed_name_is_used_where_the_page_says():
     for row in ROWS:
         for name in row.names:
             assert used[name], f"{name} is used nowhere: take it out of docs/hosts.md"
-        assert set(row.files) == set().union(*(used[name] for name in row.names)), row.names
+        files = sorted(set().union(*(used[name] for name in row.names)), key=lambda file: (file != row.section, file))
+        told = ", ".join(f"`{file.removeprefix('nodes/host/')}`" for file in files)
+        assert set(row.files) == set(files), f"docs/hosts.md: the row of {row.names[0]} is to say: used in {told}"
+
+
+def test_what_is_known_of_a_files_variables_is_of_a_file_that_is_there():
+    assert [file for file in host_names.IN_FILE if not (host_names.ROOT / file).is_file()] == []
 
 
 def test_a_name_stands_once_and_in_the_section_of_a_file_that_uses_it():

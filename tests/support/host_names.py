@@ -25,7 +25,7 @@ _VARIABLES = {
     "sampling": "ModelSampling", "block": "BasicTransformerBlock", "inner": "SDTokenizer", "extra": "extra",
     "transformer_options": "transformer_options",
 }
-_IN_FILE = {
+IN_FILE = {
     "nodes/host/attention.py": {"base": "", "options": "transformer_options", "patches": "patches"},
     "nodes/host/attention_watch.py": {"tokenizer": "SDTokenizer", "attention": "CrossAttention", "patches": "patches"},
     "nodes/host/backend.py": {"encoder": "SDClipModel", "layer": "CLIPLayer"},
@@ -159,7 +159,7 @@ class _Reader:
                 for one in node.names:
                     self._found.add(f"{node.module}.{one.name}")
                     self._modules[one.asname or one.name] = f"{node.module}.{one.name}"
-        self._scope(tree, {**_VARIABLES, **_IN_FILE.get(self._file, {})})
+        self._scope(tree, {**_VARIABLES, **IN_FILE.get(self._file, {})})
         longer = {name: (f"{name}.", f"{name}[") for name in self._found}
         return {name for name in self._found if not any(other.startswith(longer[name]) for other in self._found)}
 
