@@ -88,12 +88,15 @@ class IDEnhancer:
         with closing(backend):
             path = _chosen_file(enhancer, backend, face)
             identity = None if path is None else person_at_once(_file(path), backend, face, anchor)
-        return (
-            EnhancedIdentity(
-                family=backend.family, face=face.mean(), anchor=anchor, seed=enhancer_seed, recognizer=face.recognizer,
-                licence=face.licence if identity is None else identity.metadata.licence, masks=face.masks, photographs=face.photographs, identity=identity,
-            ),
+        made = EnhancedIdentity(
+            family=backend.family, face=face.mean(), anchor=anchor, seed=enhancer_seed, recognizer=face.recognizer,
+            licence=face.licence if identity is None else identity.metadata.licence, masks=face.masks, photographs=face.photographs, identity=identity,
         )
+        if identity is None:
+            said = "Names only." if enhancer == NAMES_ONLY else "No enhancer was learned for this CLIP and this face recognizer."
+            return {"ui": {"text": [f"{said} An average person, where training starts."]}, "result": (made,)}
+        said = f"Read by the enhancer {path.stem}: the person at once, to draw or to refine."
+        return {"ui": {"text": [said]}, "result": (made,)}
 
 
 def _chosen(names: str, text: str) -> list[str]:

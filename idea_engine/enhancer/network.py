@@ -94,7 +94,10 @@ class Enhancer(nn.Module):
         Returns:
             (B, h).
         """
-        wide = self.tower(heads.flatten(0, 1)).unflatten(0, heads.shape[:2])
+        return self.judge(vectors, weights, self.tower(heads.flatten(0, 1)).unflatten(0, heads.shape[:2]))
+
+    def judge(self, vectors: Tensor, weights: Tensor, wide: Tensor) -> Tensor:
+        """As :meth:`see`, with the looks at the heads (B, F, w) that the tower has given."""
         # Unit vectors in 512 dimensions have entries of 1/√512; the network likes them near 1.
         seen = self.look(torch.cat([vectors * FACE_EMBEDDING_WIDTH**0.5, wide], -1))
         trusted = weights[..., None] * torch.sigmoid(self.trust(seen))

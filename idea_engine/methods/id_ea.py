@@ -38,10 +38,10 @@ BALANCED = Recipe(
     name="balanced", trains=("tokens", "ending", "key_value"), steps=80, batch=4, lr=0.006,
     part_lr={"tokens": WORD_RATE, "ending": 2.0}, relative=True, measured_batch=4, start="person", warmup=3, decay=True, anchor_weight=0.0,
     key_value_rank=0, prompts_per_step=1, reads_expressions=True, face_share=1.0, hair_share=1.0,
-    timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder", refining_lr=0.003,
+    timestep_span=(0.15, 0.9), attention_weight=0.06, attention_target="mask", gradient_through="decoder", refining_lr=0.006,
 )
 FAST = replace(BALANCED, name="fast", steps=20, lr=0.015, refining_lr=0.006)
-BEST = replace(BALANCED, name="best", steps=160, lr=0.004, refining_lr=0.003)
+BEST = replace(BALANCED, name="best", steps=160, lr=0.004, refining_lr=0.004)
 RECIPES = {recipe.name: recipe for recipe in (FAST, BALANCED, BEST, PAPER, RELEASED)}
 
 

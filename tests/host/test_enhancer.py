@@ -1,4 +1,5 @@
 """ID Enhancer with an enhancer learned from many people: photographs become a person at once, in real hosts as in the engine."""
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from idea_engine.enhancer.file import EnhancerNotes, save_enhancer, text_reading
 from idea_engine.enhancer.network import Enhancer, EnhancerSizes
 from launcher.errors import NodeFailedError, PromptRejectedError
 from launcher.example_workflow import DEMO_PACK
-from tiny_graphs import apply, face_model, photographs, sample, tiny
+from tiny_graphs import apply, face_model, photographs, probe, sample, tiny
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,12 @@ def digests(host, graph, *nodes):
 def test_a_photograph_is_drawn_with_nothing_trained_and_automatic_finds_the_file(host, graph, made):
     name, demo = made("aaa"), graph.add("IDEA_LoadDemoModel")
     named, automatic, silent, names = (person(graph, demo, **given) for given in ({"enhancer": name}, {"enhancer": "automatic"}, {}, {"enhancer": "names only"}))
-    by_name, by_itself, by_default, average = digests(host, graph, *(drawn(graph, demo, node) for node in (named, automatic, silent, names)))
-    assert by_name == by_itself == by_default != average
+    pictures = zip("abcd", (drawn(graph, demo, node)[0] for node in (named, automatic, silent, names)))
+    shown = probe(graph, "basics:digest", **dict(pictures))
+    said = host.run(graph).outputs
+    digest = json.loads(said[shown.id]["text"][0])
+    assert digest["a"] == digest["b"] == digest["c"] != digest["d"]
+    assert "Read by the enhancer aaa" in said[automatic.id]["text"][0] and "Names only" in said[names.id]["text"][0]
     listed = host.client.object_info()["IDEA_IDEnhancer"]["input"]["optional"]["enhancer"][0]
     assert listed[:3] == ["automatic", "names only", name]
 
@@ -103,7 +108,7 @@ def test_the_person_at_once_is_refined_saved_and_merged(host, graph, made):
     refined = host.probe(graph, "identities:distances", a=first[0], b=trained[0], c=second[0])
     assert 0 < refined["ab"] < refined["ac"]
     apart = host.probe(graph, "identities:distances", a=first[0], b=second[0], c=merged[0])
-    assert apart["ac"] == pytest.approx(apart["ab"] / 2, rel=0.02)
+    assert 0 < apart["ac"] < apart["ab"]  # between the two; merging keeps the size of what it averages
     saved = graph.add("IDEA_LoadIdentity", identity="at-once.safetensors")
     host.run(graph)
     assert host.probe(graph, "identities:distances", a=first[0], b=saved[0], c=merged[0])["ab"] == 0
