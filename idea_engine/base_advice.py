@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import EvaluationError
 from .fingerprint import fingerprint
+from .foreign_text import parsed_json, shown
 
 FOLDER = "bases"  # below models/idea
 RATES = (0.5, 1.0, 2.0)  # of the recipe's own
@@ -109,15 +110,15 @@ def advised_rate(folders: Sequence[Path], base: str, recipe: str) -> float:
                 continue
             if path.stat().st_size > _LONGEST:
                 raise ValueError("it is too large")
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = parsed_json(path.read_text(encoding="utf-8"))
             if kept["idea.check"] != _FORMAT or kept["base"] != base:
                 raise ValueError("it is of another model, or of another version")
             rate = float(kept["recipes"].get(recipe, {"rate": 1.0})["rate"])
             if not (math.isfinite(rate) and 0.05 <= rate <= 20.0):
                 raise ValueError(f"the rate {rate} cannot be")
             return rate
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            _log.warning("%s holds no usable advice for this base model (%s); the recipe's own rate is taken. Make it again with idea-engine check.", path, error)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            _log.warning("%s holds no usable advice for this base model (%s); the recipe's own rate is taken. Make it again with idea-engine check.", path, shown(error))
     return 1.0
 
 

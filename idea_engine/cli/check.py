@@ -85,8 +85,8 @@ def run(options: argparse.Namespace) -> int:
             tried[name].append(result)
             said = f"{name} × {rate:g}: likeness {result.likeness:.2f}, prompt {result.prompt:.2f}, copies {result.copies:.0%}, faces {result.faces:.0%}"
             print(said if result.finite else f"{said}; the loss was not finite", flush=True)
-            rows.append(pictures)
-            captions.append([f"{name} × {rate:g}"] * len(pictures))
+            rows.append([*checker.shown, *pictures])
+            captions.append([f"{name}, {rate:g} times"] * len(rows[-1]))
     advice = {name: (advise(name, results), results) for name, results in tried.items()}
     facts = {
         "width": checker.backend.family.context_width, "trained_steps": options.train_steps or "each recipe's own", "judge": checker.judge.recognizer,

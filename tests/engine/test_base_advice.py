@@ -86,10 +86,12 @@ def test_what_is_kept_is_followed_and_said(tmp_path):
     lambda path: path.write_text("[]"), lambda path: path.write_text("{"), lambda path: path.write_bytes(b"\xff\xfe"), lambda path: path.write_text("x" * 2_000_000),
     lambda path: path.write_text(path.read_text().replace('"base"', '"bass"')), lambda path: path.write_text(path.read_text().replace(BASE, "0" * 16)),
     lambda path: path.write_text(path.read_text().replace('"rate": 2.0, "says"', '"rate": 1e9, "says"')), lambda path: path.write_text("[" * 100_000),
+    lambda path: path.write_text(path.read_text().replace('"rate": 2.0, "says"', '"rate": 1' + "0" * 400 + ', "says"')),
+    lambda path: path.write_text(path.read_text().replace(f'"{BASE}"', '"\\u001b[2J"').replace('"rate": 2.0, "says"', '"rate": "\\u001b[2J", "says"')),
 ])
 def test_a_damaged_file_is_no_advice(tmp_path, change, caplog):
     keep(tmp_path, 2.0)
     change(tmp_path / f"{BASE}.json")
     with caplog.at_level(logging.WARNING):
         assert advised_rate([tmp_path], BASE, "fast") == 1.0
-    assert "no usable advice" in caplog.text and "idea-engine check" in caplog.text
+    assert "no usable advice" in caplog.text and "idea-engine check" in caplog.text and "\x1b" not in caplog.text

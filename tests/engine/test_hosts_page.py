@@ -27,6 +27,12 @@ def test_every_attribute_that_only_a_host_can_have_is_listed():
     assert not unlisted, f"docs/hosts.md lacks {unlisted}"
 
 
+def test_every_method_that_the_pack_stands_in_front_of_is_listed():
+    replaced = host_names.replaced()
+    assert replaced
+    assert {word: files for word, files in replaced.items() if word not in map(host_names.last_word, NAMES)} == {}
+
+
 def test_every_listed_name_is_used_where_the_page_says():
     used = host_names.used_in(NAMES)
     for row in ROWS:
