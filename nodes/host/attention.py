@@ -16,6 +16,7 @@ from .family import cross_attention_blocks
 from .masks import Region, blended_difference, regions
 from .mentions import MENTIONS, found_rows, signatures
 from .uncompiled import uncompiled
+from .understood import understood
 
 _KEY = "idea"  # of our wrappers
 _MASKED = "idea_masked"  # in a block's own options
@@ -23,7 +24,15 @@ _PRESENT = "present"  # beside the plans of one UNet call
 
 
 def with_identity(model, applied: AppliedIdentity):
-    """A clone of ``model`` in which the identity's keys and values act; the original is untouched."""
+    """A clone of ``model`` in which the identity's keys and values act; the original is untouched.
+
+    Raises: UnsupportedHostError: this ComfyUI's MODEL takes patches in a way that we do not understand.
+    """
+    with understood("patches a MODEL", "were lists of attn2_patch and attn2_output_patch in its transformer_options, and wrappers"):
+        return _patched(model, applied)
+
+
+def _patched(model, applied: AppliedIdentity):
     clone = model.clone()
     blocks = cross_attention_blocks(model.model.diffusion_model)
     numbers = {key: number for number, key in enumerate(blocks)}
@@ -44,13 +53,15 @@ def with_identity(model, applied: AppliedIdentity):
 
 def _wrap(model, ours: "IdentityAttention") -> None:
     """Where the host has wrappers: our patches work on what all others have made, and a sampling in which somebody did not act is spoken of."""
-    try:
-        from comfy.patcher_extension import WrappersMP
-    except ImportError:
-        return  # a host of 2024: patches act in the order of their nodes
     from .silence import Listener
 
-    for kind, wrapper in ((WrappersMP.APPLY_MODEL, arranged), (WrappersMP.OUTER_SAMPLE, Listener(ours))):
+    try:
+        from comfy.patcher_extension import WrappersMP
+
+        wrappers = ((WrappersMP.APPLY_MODEL, arranged), (WrappersMP.OUTER_SAMPLE, Listener(ours)))
+    except (ImportError, AttributeError):
+        return  # a host of 2024, or one that has given them up: patches act in the order of their nodes
+    for kind, wrapper in wrappers:
         model.remove_wrappers_with_key(kind, _KEY)
         model.add_wrapper_with_key(kind, _KEY, wrapper)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...idea_engine.applied import AppliedIdentity, Place, adapt, inactive_sets
-from ...idea_engine.errors import TriggerError, UnsupportedHostError
+from ...idea_engine.errors import TriggerError
 from .carried import NOBODY, Layer, Staged, Without, carry
 from .encoder_parts import EncoderPart
 from .mentions import MENTIONS, BoundedPrompt, Mention
@@ -21,6 +21,7 @@ from .places import find_places, standing, starts, with_layers
 from .plain_words import without
 from .stand_ins import reading_stand_ins
 from .trigger_tokens import ForeignChunks, subclassed, with_people
+from .understood import understood
 
 _APPLIED = "_idea_applied"
 
@@ -39,9 +40,10 @@ def with_identity(clip, applied: AppliedIdentity):
             "Give one of them another word in the trigger field of its Apply ID Adapter node."
         )
     everyone = (*before, applied)
-    clone = clip.clone()
-    clone.tokenizer = with_people(clone.tokenizer, everyone)
-    clone.cond_stage_model = subclassed(clone.cond_stage_model, _IdentityEncoder, **{_APPLIED: everyone, "_idea_inside": False})
+    with understood("holds its text encoders", "was a CLIP with a tokenizer and a cond_stage_model"):
+        clone = clip.clone()
+        clone.tokenizer = with_people(clone.tokenizer, everyone)
+        clone.cond_stage_model = subclassed(clone.cond_stage_model, _IdentityEncoder, **{_APPLIED: everyone, "_idea_inside": False})
     _check_that_it_is_read(clone, applied)
     return clone
 
@@ -53,18 +55,11 @@ def applied_to(clip) -> tuple[AppliedIdentity, ...]:
 
 def _check_that_it_is_read(clip, applied: AppliedIdentity) -> None:
     """Try the trigger once, through all that is private to the host, so that a host that has changed is met here and not in a prompt."""
-    try:
-        found = find_places(clip.tokenize(applied.identity.trigger), [applied])
-        wrong = None if len(found) == 1 else f"{len(found)} persons in the tokens of a prompt that mentions one"
-    except Exception as error:  # whatever a changed host raises
-        wrong = f"{type(error).__name__}: {error}"
-    if wrong is not None:
-        from .paths import host_version
-
-        raise UnsupportedHostError(
-            f"ComfyUI {host_version()} cuts prompts in a way that this version of ID-EA does not understand ({wrong}); expected were lists of "
-            f"(token, weight) with the rows of {applied.identity.trigger} among them. Update ID-EA, or use a ComfyUI that its README names as tested."
-        )
+    trigger = applied.identity.trigger
+    with understood("cuts prompts", f"were lists of (token, weight) with the rows of {trigger} among them"):
+        found = find_places(clip.tokenize(trigger), [applied])
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} persons in the tokens of a prompt that mentions one")
 
 
 class _IdentityEncoder:

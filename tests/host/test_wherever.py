@@ -151,6 +151,14 @@ def test_a_host_that_cuts_prompts_another_way_is_met_with_a_sentence(host, graph
         host.run(sampled(graph, on))
 
 
+def test_a_host_that_patches_models_another_way_is_met_with_a_sentence(host, graph):
+    loader = tiny(graph)
+    changed = probe(graph, "other_packs:changed_model", a=loader[0])
+    on = apply(graph, changed[0], loader[1], random_identity(graph, loader)[0])
+    with pytest.raises(NodeFailedError, match=r"ComfyUI .* patches a MODEL in a way that this version of ID-EA does not understand.*expected.*Update ID-EA"):
+        host.run(sampled(graph, on))
+
+
 def sampled(graph, on):
     decoded = graph.add("SaveLatent", samples=sample(graph, on[0], on[1])[0], filename_prefix="changed")
     assert decoded

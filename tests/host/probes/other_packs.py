@@ -268,3 +268,17 @@ def changed_host(probe):
 def rows_in(probe):
     """a: CLIP; arguments: text → how many rows of people stand among its tokens."""
     return sum(torch.is_tensor(entry[0]) for chunk in next(iter(probe.a.tokenize(probe.arguments["text"]).values())) for entry in chunk)
+
+
+def changed_model(probe):
+    """a: MODEL → a MODEL whose patches lie elsewhere, as a host might come to have it."""
+    model = probe.a.clone()
+
+    class Changed(type(model)):
+        def clone(self, *args, **kwargs):
+            made = super().clone(*args, **kwargs)
+            made.model_options = {"patches of transformers": {}}
+            return made
+
+    model.__class__ = Changed
+    return {"outputs": (model,)}
