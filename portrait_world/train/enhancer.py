@@ -20,7 +20,7 @@ from .many_people import PHOTOGRAPHS, PICTURES, SPLIT, many_people
 from .recognizer import augment
 from .session import Schedule, Session
 
-SCHEDULE = Schedule(steps=2600, rate=1.5e-3, warmup=50, average=0.996, cooldown=0.5, weight_decay=1e-3, seed=32, save_every=100)
+SCHEDULE = Schedule(steps=12_000, rate=1.5e-3, warmup=50, average=0.998, cooldown=0.5, weight_decay=1e-3, seed=32, save_every=100)
 PEOPLE = 6_000
 LOOKING_STEPS, LOOKING_BATCH = 500, 64  # of the schedule: learning to see
 BATCH = 16
