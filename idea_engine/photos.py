@@ -13,8 +13,6 @@ from .fingerprint import content_key
 from .types import EnhancedIdentity
 
 MIN_SIDE = 16  # below this there is nothing to learn
-_SMALL_FACE = 0.25  # of the training picture's side; in portraits a face has a third to a half
-_HEAD_FRAME = 2.5  # sides of the face, around which a head is cut out: as portraits are framed
 LATENT_FACTOR = 8  # pixels per latent cell in every supported family
 _ROWS = 8  # of a photograph that are converted at a time
 
@@ -48,26 +46,6 @@ def found_masks(enhanced: EnhancedIdentity, photos: Sequence[Tensor]) -> list[Te
     """The mask that was found in each of the photographs (H, W, 3) of :func:`check_photo`, in any order; None unless all of them have one."""
     found, keys = dict(zip(enhanced.photographs, enhanced.masks)), [photo_key(photo) for photo in photos]
     return [found[key] for key in keys] if found.keys() >= set(keys) else None
-
-
-def head_crops(photos: Sequence[Tensor], masks: Sequence[Tensor]) -> list[tuple[int, Tensor, Tensor]]:
-    """What shows the head of those photographs in which it is small, as in one from head to foot: number of the photograph, picture and face mask, cut.
-
-    In a training picture of such a photograph a face would be a few latent cells.
-    """
-    made = []
-    for number, (photo, mask) in enumerate(zip(photos, masks)):
-        height, width = photo.shape[:2]
-        rows, columns = ((mask > 0.5).any(axis).nonzero().flatten() for axis in (1, 0))
-        if mask.shape != photo.shape[:2] or not len(rows):
-            continue  # prepare_masks says what is wrong with it
-        face = max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) + 1
-        side = min(max(round(_HEAD_FRAME * face), MIN_SIDE), height, width)
-        if face >= _SMALL_FACE * min(height, width) or side == min(height, width):
-            continue
-        top, left = (min(max(round(middle - side / 2), 0), length - side) for middle, length in zip(_centre(mask), (height, width)))
-        made.append((number, photo[top : top + side, left : left + side], mask[top : top + side, left : left + side]))
-    return made
 
 
 def prepare_masks(masks: Sequence[Tensor], photos: Sequence[Tensor], resolution: int, shown: Sequence[Tensor] | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from .face_mask import with_hair
 from .losses import face_weights, min_snr_weights, noise_loss
 from .methods import build as build_module
 from .methods.base import IdentityModule, Recipe, parameter_groups, set_trainable
-from .photos import head_crops, prepare_masks, prepare_photos
+from .photos import prepare_masks, prepare_photos
 from .previews import JUDGED, Best, Preview, PreviewPainter, Previews, best_step
 from .prior import Prior
 from .tokens import check_trigger, tokenize_template
@@ -72,8 +72,6 @@ def train(
     check_trigger(config.trigger, backend.word_ids)
     started = time.perf_counter()
     with torch.inference_mode(False):
-        if masks is not None and recipe.face_share:
-            photos, masks, config = _with_heads(photos, masks, config)
         faces = None if masks is None else prepare_masks(masks, photos, config.resolution)
         if faces is None and recipe.reads_masks and config.attention != "mask":
             _log.warning("There are no face masks, so the whole picture counts in training. Connect masks of Face Embed to masks of the Train node.")
@@ -86,15 +84,6 @@ def train(
         finally:
             run.session.close()
             backend.release_memory()
-
-
-def _with_heads(photos: Sequence[Tensor], masks: Sequence[Tensor], config: TrainConfig):
-    """Photographs, masks and captions with a second picture of each full-length photograph: of the head. It is learned from whole, and as a portrait."""
-    config.checked_captions(len(photos))
-    crops = head_crops(photos, masks) if len(masks) == len(photos) else []  # prepare_masks says what is wrong with another number
-    if len(config.captions) > 1:
-        config = replace(config, captions=(*config.captions, *(config.captions[number] for number, _, _ in crops)))
-    return [*photos, *(photo for _, photo, _ in crops)], [*masks, *(mask for _, _, mask in crops)], config
 
 
 class _Run:
