@@ -6,6 +6,7 @@ import pytest
 import torch
 from idea_engine.enhancer.file import EnhancerNotes, save_enhancer, text_reading
 from idea_engine.enhancer.network import Enhancer, EnhancerSizes
+from launcher.client import Client
 from launcher.errors import NodeFailedError, PromptRejectedError
 from launcher.example_workflow import DEMO_PACK
 from tiny_graphs import apply, face_model, photographs, probe, sample, tiny
@@ -68,7 +69,7 @@ def test_a_photograph_is_drawn_with_nothing_trained_and_automatic_finds_the_file
     digest = json.loads(said[shown.id]["text"][0])
     assert digest["a"] == digest["b"] == digest["c"] != digest["d"]
     assert "Read by the enhancer aaa" in said[automatic.id]["text"][0] and "Names only" in said[names.id]["text"][0]
-    listed = host.client.object_info()["IDEA_IDEnhancer"]["input"]["optional"]["enhancer"][0]
+    listed = Client(host.client.address).object_info()["IDEA_IDEnhancer"]["input"]["optional"]["enhancer"][0]
     assert listed[:3] == ["automatic", "names only", name]
 
 
@@ -112,7 +113,7 @@ def test_the_person_at_once_is_refined_saved_and_merged(host, graph, made):
     saved = graph.add("IDEA_LoadIdentity", identity="at-once.safetensors")
     host.run(graph)
     assert host.probe(graph, "identities:distances", a=first[0], b=saved[0], c=merged[0])["ab"] == 0
-    assert not any(entry.startswith("enhancers/") for entry in host.client.object_info()["IDEA_LoadIdentity"]["input"]["required"]["identity"][0])
+    assert not any(entry.startswith("enhancers/") for entry in Client(host.client.address).object_info()["IDEA_LoadIdentity"]["input"]["required"]["identity"][0])
 
 
 def test_files_that_do_not_fit_are_refused_in_words_or_passed_over(host, graph, made):
