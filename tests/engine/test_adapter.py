@@ -38,7 +38,7 @@ def test_adapter_is_the_papers_formula():
 
 
 def test_a_new_adapter_is_an_exact_no_op():
-    adapter, key_value = IDAdapter(WIDTH), IDKeyValue(WIDTH, blocks=3, rank=4, count=2)
+    adapter, key_value = IDAdapter(WIDTH), IDKeyValue((WIDTH,), blocks=3, rank=4, count=2)
     context, enhanced = torch.randn(2, L, WIDTH), torch.randn(N, 2 * WIDTH)
     assert torch.equal(context + adapter(context, enhanced), context)
     assert all(not offsets.any() for offsets in key_value(enhanced))
