@@ -24,7 +24,7 @@ from fresh_host import ROOT, arguments, found_hosts, started
 from result import print_table, write_json
 
 from launcher.client import Client
-from launcher.demo_models import demo_checkpoint
+from launcher.stand_ins import demo_checkpoint
 from launcher.environment import Environment
 from launcher.errors import LauncherError
 from launcher.example_workflow import DEMO_PACK, example

@@ -16,7 +16,7 @@ from inside.turns import APPLIED, BARE, BARE_AGAIN, STAGES, take_turns, turns  #
 from tiny_identities import random_identity  # noqa: E402
 
 from idea_engine.backends.diffusers import DiffusersBackend  # noqa: E402
-from idea_engine.backends.diffusers_apply import applied  # noqa: E402
+from idea_engine.applying.diffusers import applied  # noqa: E402
 
 _TURNS = turns(STAGES)
 _PLAIN = "a photo of a cat"

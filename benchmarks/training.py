@@ -1,6 +1,6 @@
 """What a training step costs against the released script's, on the same models.
 
-Our step (the loop of `idea_engine/train.py`, recipe `fast`, on diffusers) and the released script's (`tests/support/released_reference.py`) take
+Our step (the loop of `idea_engine/training/loop.py`, recipe `fast`, on diffusers) and the released script's (`tests/support/released_reference.py`) take
 turns in one process on one pipeline with random weights at Stable Diffusion's true sizes: the same pictures, batch, resolution and precision.
 `time_ratio` is the median of ours over the median of theirs; on the CPU by the process's own clock, with one thread, so that other programs
 disturb less, on a GPU by the wall's. The released step encodes the pictures anew, which ours does once before the first step.

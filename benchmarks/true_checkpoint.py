@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from launcher.demo_checkpoint import TIME, Weights, open_clip, residual, transformer  # noqa: E402
+from launcher.stand_ins.checkpoint import TIME, Weights, open_clip, residual, transformer  # noqa: E402
 
 CONTEXT = 1024
 WIDTHS = (320, 640, 1280, 1280)  # the last level has no transformers

@@ -11,7 +11,7 @@ from . import environment as environments
 from . import hosts
 from .base_directory import BaseDirectory
 from .cache import locked, quickstart_folder
-from .demo_models import demo_checkpoint, demo_face_pack, family_for, in_portrait_world
+from .stand_ins import demo_checkpoint, demo_face_pack, family_for, in_portrait_world
 from .environment import Environment
 from .errors import LauncherError
 from .portrait import PHOTO, RANDOM_WEIGHTS, ModelNames, PortraitRequest, make_portrait

@@ -2,7 +2,7 @@
 import json
 import time
 
-from .demo_models import run_inside
+from .stand_ins import run_inside
 from .environment import Environment
 from .portrait import PHOTO, PortraitRequest, write_report
 
@@ -19,7 +19,7 @@ def add_sheet(report: dict, request: PortraitRequest, environment: Environment, 
     pictures = [{"path": path, "caption": caption} for path, caption in zip(scenes, report["prompts"], strict=True)]
     question.write_text(json.dumps({"photo": str(request.photo), "anna": request.photo == PHOTO, "pictures": pictures, "sheet": str(sheet)}), encoding="utf-8")
     try:
-        judged = json.loads(run_inside(environment, ["-m", "launcher.portrait_sheet", str(question)]).splitlines()[-1])
+        judged = json.loads(run_inside(environment, ["-m", "portrait_world.judging.portrait_sheet", str(question)]).splitlines()[-1])
     finally:
         question.unlink()
     whole = {**phases, **_phases_of(report), "judging and the sheet": time.monotonic() - begun}

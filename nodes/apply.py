@@ -1,7 +1,7 @@
 """ApplyIDAdapter: a person for MODEL and CLIP."""
 from __future__ import annotations
 
-from ..idea_engine.sampling_range import STARTS_AT
+from ..idea_engine.applying.sampling_range import STARTS_AT
 from .sockets import CATEGORY, IDENTITY, IDENTITY_OR_ENHANCED
 
 
@@ -90,8 +90,8 @@ class ApplyIDAdapterAdvanced:
         self, model, clip, identity, token_strength, adapter_strength, key_value_strength, start_at, end_at, trigger="", mask=None, unlike=None,
         unlike_strength=0.3,
     ):
-        from ..idea_engine.merge import merge_identities
-        from ..idea_engine.strengths import faded_parts
+        from ..idea_engine.identity.merge import merge_identities
+        from ..idea_engine.identity.strengths import faded_parts
         from .host.masks import check_mask
 
         strengths = (token_strength, adapter_strength, key_value_strength)
@@ -109,10 +109,10 @@ class ApplyIDAdapterAdvanced:
 
 def _applied(model, clip, identity, trigger, prepared, start_at, end_at, mask=None):
     """MODEL and CLIP with a person; ``prepared`` gives the identity as it is to act and its strength."""
-    from ..idea_engine.applied import AppliedIdentity
-    from ..idea_engine.identity import untrained
-    from ..idea_engine.tokens import check_trigger
-    from ..idea_engine.types import EnhancedIdentity
+    from ..idea_engine.applying.applied import AppliedIdentity
+    from ..idea_engine.identity.operations import untrained
+    from ..idea_engine.prompts.trigger import check_trigger
+    from ..idea_engine.identity.identity import EnhancedIdentity
     from .host import attention, prompt_tokens
     from .host.backend import word_ids
     from .host.family import check_identity, check_model, clip_family

@@ -42,7 +42,7 @@ class AttentionMap:
 
     def draw(self, model, clip, latent, text, percent, noise, image=None, positive=None):
         from ..idea_engine.errors import PromptMismatchError
-        from ..idea_engine.heat_map import contact_sheet, word_shares, word_tiles
+        from ..idea_engine.sheets.heat_map import contact_sheet, word_shares, word_tiles
         from .host.attention_watch import look, words_of
         from .host.family import check_model, clip_family
         from .host.images import check_images, to_image

@@ -27,7 +27,7 @@ class LoadDemoModel:
 
     def load(self):
         from ..portrait_world import comfy_model
-        from ..portrait_world.people import names
+        from ..portrait_world.world.people import names
         from .host.paths import example_photograph
 
         return (comfy_model.load_model(), comfy_model.load_clip(), comfy_model.load_vae(), "\n".join(names()), example_photograph())

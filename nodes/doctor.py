@@ -47,8 +47,8 @@ class ReferenceDoctor:
     @one_person("Reference Doctor", pictures=("image",))
     def examine(self, face_model, image, keep):
         from ..idea_engine.errors import FaceNotFoundError
-        from ..idea_engine.photo_doctor import examine_photos, only_rows, report_text
-        from ..idea_engine.photo_sheet import BAD, DOUBTFUL, GOOD, Tile, draw_sheet
+        from ..idea_engine.faces.doctor import examine_photos, only_rows, report_text
+        from ..idea_engine.sheets.numbered import BAD, DOUBTFUL, GOOD, Tile, draw_sheet
         from .host.images import check_pictures, not_run, some_pictures, to_image
 
         photos = check_pictures(image, "Reference Doctor")

@@ -73,7 +73,7 @@ class IDEnhancer:
 
         from ..idea_engine.enhancer.person import person_at_once
         from ..idea_engine.errors import FaceNotFoundError
-        from ..idea_engine.types import EnhancedIdentity
+        from ..idea_engine.identity.identity import EnhancedIdentity
         from .host.backend import TextBackend
 
         backend = TextBackend(clip)
@@ -100,7 +100,7 @@ class IDEnhancer:
 
 
 def _chosen(names: str, text: str) -> list[str]:
-    from ..idea_engine.anchors import celebrity_names, parse_names
+    from ..idea_engine.identity.anchor import celebrity_names, parse_names
 
     if names == "celebrities":
         return celebrity_names()
@@ -113,7 +113,7 @@ _anchors: dict = {}  # (text encoder, names) → anchor; a few kilobytes each
 def _anchor(backend, names: list[str]):
     from contextlib import closing
 
-    from ..idea_engine.anchors import compute_anchor
+    from ..idea_engine.identity.anchor import compute_anchor
 
     key = (backend.text_hash, backend.clip.layer_idx, tuple(names))
     if key not in _anchors:

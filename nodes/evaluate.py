@@ -55,8 +55,8 @@ class IdentityScore:
     def score(
         self, face_model, image, references, threshold, strangers=None, training_photos=None, clip_vision=None, clip=None, prompt="",
     ):
-        from ..idea_engine.evaluate import COPYING_WARNING, copying, csv_text, likeness_rows, score_likeness
-        from ..idea_engine.photo_sheet import BAD, DOUBTFUL, GOOD, Tile, draw_sheet
+        from ..idea_engine.judging.likeness import COPYING_WARNING, copying, csv_text, likeness_rows, score_likeness
+        from ..idea_engine.sheets.numbered import BAD, DOUBTFUL, GOOD, Tile, draw_sheet
         from .host.images import check_pictures, some_pictures, to_image
 
         pictures = check_pictures(image, "Identity Score")
@@ -97,7 +97,7 @@ def _face_rows(face_model, pictures):
     """(N, 512) unit rows, zeros where no face was found, and (N,) bool whether one was."""
     import torch
 
-    from ..idea_engine.face import embed_faces, search_photos
+    from ..idea_engine.faces.embed import embed_faces, search_photos
 
     photos = list(pictures)  # a batch, or a list of any sizes
     seen = search_photos(face_model, photos)

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 from ..idea_engine.errors import FaceModelError
-from ..idea_engine.execution_provider import PROVIDERS
-from ..idea_engine.face import CHOICES, ON_MISSING, doubts, embed_faces, search_photos
-from ..idea_engine.face_pack import DEMO_DETECTION_SIZE
-from ..idea_engine.face_preview import draw_preview
+from ..idea_engine.faces.execution_provider import PROVIDERS
+from ..idea_engine.faces.embed import CHOICES, ON_MISSING, doubts, embed_faces, search_photos
+from ..idea_engine.faces.pack import DEMO_DETECTION_SIZE
+from ..idea_engine.faces.preview import draw_preview
 from .host import paths
 from .host.images import check_pictures, to_image
 from .host.lists import as_lists, one_person
@@ -79,14 +79,14 @@ class LoadFaceModel:
         folder = paths.face_packs().get(pack)
         if folder is None:
             return "missing"
-        from ..idea_engine.fingerprint import content_key
+        from ..idea_engine.files.fingerprint import content_key
 
         # Size and time stand for the content: a pack is hundreds of megabytes and this is asked at every queue.
         files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file())
         return content_key(str(folder), files)
 
     def load(self, pack, provider, detection_size, allow_download=False):
-        from ..idea_engine.insightface_encoder import download_face_pack, load_face_model
+        from ..idea_engine.faces.insightface_encoder import download_face_pack, load_face_model
 
         if allow_download and pack not in paths.face_packs():
             folder = download_face_pack(pack, paths.face_folders()[0])

@@ -81,7 +81,7 @@ def _trigger(wiring: "Wiring", apply: str, saved_trigger: Callable[[str], str | 
 
 
 def _untrained() -> str:
-    from ..idea_engine.identity import DEFAULT_TRIGGER
+    from ..idea_engine.identity.operations import DEFAULT_TRIGGER
 
     return DEFAULT_TRIGGER
 

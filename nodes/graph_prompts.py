@@ -46,7 +46,7 @@ def mentions(texts: Iterable[str], trigger: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _pattern(trigger: str) -> re.Pattern[str]:
-    from ..idea_engine.tokens import trigger_pattern
+    from ..idea_engine.prompts.trigger import trigger_pattern
 
     return trigger_pattern([trigger])
 

@@ -36,9 +36,9 @@ class SaveIdentity:
         from dataclasses import replace
 
         from ..idea_engine.errors import IdentityFileError
-        from ..idea_engine.file_size import shown_size
-        from ..idea_engine.identity import as_identity
-        from ..idea_engine.identity_file import save_identity
+        from ..idea_engine.files.file_size import shown_size
+        from ..idea_engine.identity.operations import as_identity
+        from ..idea_engine.identity.file import save_identity
         from .host.images import to_data_url
         from .host.paths import new_identity_path
 
@@ -96,7 +96,7 @@ class LoadIdentity:
 
     @classmethod
     def IS_CHANGED(cls, identity, trigger=""):
-        from ..idea_engine.fingerprint import file_hash
+        from ..idea_engine.files.fingerprint import file_hash
         from .host.paths import identity_path
 
         if identity is None:  # connected: whether its file changed cannot be asked before the graph runs
@@ -107,8 +107,8 @@ class LoadIdentity:
             return "missing"
 
     def load(self, identity, trigger=""):
-        from ..idea_engine.identity_import import read_identity
-        from ..idea_engine.tokens import check_trigger
+        from ..idea_engine.identity.foreign_files import read_identity
+        from ..idea_engine.prompts.trigger import check_trigger
         from .host.paths import identity_path
 
         loaded = read_identity(identity_path(identity))
@@ -120,7 +120,7 @@ class LoadIdentity:
 
 def describe(identity) -> str:
     """A few lines about an identity, for people; nothing that a file says can look like a line of ours."""
-    from ..idea_engine.foreign_text import shown
+    from ..idea_engine.files.foreign_text import shown
 
     meta = identity.metadata
     lines = {

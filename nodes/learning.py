@@ -46,7 +46,7 @@ def training_side(backend, asked: int) -> int:
 
 def base_rate(backend, recipe: str) -> float:
     """By what a check of this base model advises to multiply the recipe's rate, from models/idea/bases; 1 where there was none."""
-    from ..idea_engine.base_advice import advised_rate
+    from ..idea_engine.judging.base_advice import advised_rate
     from .host.paths import advice_folders
 
     folders = advice_folders()
@@ -59,7 +59,7 @@ def face_masks(masks, enhanced, photos):
     Args:
         masks: MASK batches, or None.
     """
-    from ..idea_engine.photos import found_masks
+    from ..idea_engine.training.pictures import found_masks
 
     return found_masks(enhanced, photos) if masks is None else [mask for batch in masks for mask in batch]
 
@@ -69,8 +69,8 @@ def training_key(backend, enhanced, photos, config, masks=None) -> str:
     the recipe reads them."""
     from dataclasses import replace
 
-    from ..idea_engine.fingerprint import content_key
-    from ..idea_engine.identity import content_hash
+    from ..idea_engine.files.fingerprint import content_key
+    from ..idea_engine.identity.operations import content_hash
 
     anchors = [enhanced.anchor.rows[name] for name in backend.family.encoders]
     settings, recipe = replace(config, trigger=""), config.resolved()
@@ -87,14 +87,14 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
 
     Args:
         key: of :func:`training_key`, made longer by whatever else the result depends on.
-        build: what makes the module that is trained, see :func:`idea_engine.train.train`; None for the recipe's own.
+        build: what makes the module that is trained, see :func:`idea_engine.training.loop.train`; None for the recipe's own.
     """
     from contextlib import closing
 
-    from ..idea_engine.checkpoint import Checkpoint
-    from ..idea_engine.fingerprint import content_key
+    from ..idea_engine.training.checkpoint import Checkpoint
+    from ..idea_engine.files.fingerprint import content_key
     from ..idea_engine.methods import build as build_module
-    from ..idea_engine.train import train
+    from ..idea_engine.training.loop import train
     from .host.paths import training_cache, trim_training_cache
     from .host.progress import TrainingProgress
 
@@ -121,7 +121,7 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
 
 def course_chart(identity, title: str):
     """IMAGE of the training's losses and likenesses, as the identity remembers them."""
-    from ..idea_engine.chart import loss_chart
+    from ..idea_engine.sheets.chart import loss_chart
     from .host.images import to_image
 
     course = identity.metadata.config
@@ -130,7 +130,7 @@ def course_chart(identity, title: str):
 
 def _judge(face_model, photos):
     """Previews → mean cosine to the person in the photographs, as this face model sees both; a preview without a face counts 0."""
-    from ..idea_engine.face import embed_faces
+    from ..idea_engine.faces.embed import embed_faces
     from .evaluate import _face_rows
 
     person = embed_faces(face_model, list(photos), on_missing="skip").mean()
@@ -142,10 +142,10 @@ def _kept(path, enhanced, trigger):
     import logging
     from dataclasses import replace
 
-    from ..idea_engine.cache_folder import used
+    from ..idea_engine.files.cache_folder import used
     from ..idea_engine.errors import IdentityFileError
-    from ..idea_engine.identity import rounded
-    from ..idea_engine.identity_file import load_identity
+    from ..idea_engine.identity.operations import rounded
+    from ..idea_engine.identity.file import load_identity
 
     if not path.is_file():
         return None
@@ -167,7 +167,7 @@ def _keep(identity, path) -> bool:
     import logging
 
     from ..idea_engine.errors import IdentityFileError
-    from ..idea_engine.identity_file import save_identity
+    from ..idea_engine.identity.file import save_identity
 
     try:
         save_identity(identity, path, store_face=False)

@@ -39,9 +39,9 @@ class MergeIdentities:
         }
 
     def merge(self, identity_a, weight_a, identity_b, weight_b, trigger, identity_c=None, weight_c=0.5, identity_d=None, weight_d=0.5):
-        from ..idea_engine.identity import as_identity
-        from ..idea_engine.merge import merge_identities
-        from ..idea_engine.tokens import check_trigger
+        from ..idea_engine.identity.operations import as_identity
+        from ..idea_engine.identity.merge import merge_identities
+        from ..idea_engine.prompts.trigger import check_trigger
         from .identity import describe
 
         given = [(identity_a, weight_a), (identity_b, weight_b), (identity_c, weight_c), (identity_d, weight_d)]

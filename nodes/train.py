@@ -84,8 +84,8 @@ class TrainIDEA:
     @one_person("Train Identity", pictures=("image", "masks"), lines=("caption",))
     def train(self, model, clip, vae, image, enhanced, trigger, recipe, steps, batch, lr, resolution, seed, masks=None, stages=0,
               attention="recipe's own", caption="", preview_every=0, face_model=None, node_id=None):
-        from ..idea_engine.tokens import check_trigger
-        from ..idea_engine.train_config import TrainConfig
+        from ..idea_engine.prompts.trigger import check_trigger
+        from ..idea_engine.training.config import TrainConfig
         from .host.images import check_pictures
         from .learning import base_rate, course_chart, face_masks, learn, training_backend, training_key, training_side
 

@@ -51,7 +51,7 @@ def _module(made: nn.Module, name: str) -> nn.Module:
 @lru_cache(maxsize=1)
 def autoencoder():
     """The trained Autoencoder, shared, in eval mode without gradients."""
-    from .autoencoder import Autoencoder
+    from .networks.autoencoder import Autoencoder
 
     return _module(Autoencoder(), "autoencoder")
 
@@ -59,7 +59,7 @@ def autoencoder():
 @lru_cache(maxsize=1)
 def judge():
     """The trained Judge."""
-    from .recognizer import Judge
+    from .networks.recognizer import Judge
 
     return _module(Judge(), "judge")
 
@@ -67,14 +67,14 @@ def judge():
 @lru_cache(maxsize=1)
 def attribute_judge():
     """The trained AttributeJudge."""
-    from .recognizer import AttributeJudge
+    from .networks.recognizer import AttributeJudge
 
     return _module(AttributeJudge(), "attributes")
 
 
 def text_encoder_state() -> dict[str, Tensor]:
     """The text encoder with its table grown to CLIP's 49,408 rows, in transformers' key names."""
-    from .text_encoder import expanded_state_dict
+    from .networks.text_encoder import expanded_state_dict
 
     compact = state("text_encoder")
     return expanded_state_dict(compact, compact.pop(_IDS).tolist())
@@ -82,7 +82,7 @@ def text_encoder_state() -> dict[str, Tensor]:
 
 def save_text_encoder(encoder: nn.Module) -> Path:
     """Write the text encoder with the vocabulary ids of its rows beside it."""
-    from .text_encoder import used_ids
+    from .networks.text_encoder import used_ids
 
     return save("text_encoder", {**encoder.state_dict(), _IDS: torch.tensor(used_ids(), dtype=torch.int32)})
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from . import assets
-from .denoiser import HOST_CONFIG, HOST_EXTRA_CONFIG, host_state_dict
-from .text_encoder import CONFIG
+from .networks.denoiser import HOST_CONFIG, HOST_EXTRA_CONFIG, host_state_dict
+from .networks.text_encoder import CONFIG
 
 
 def load_model(disable_dynamic: bool = False):
@@ -77,7 +77,7 @@ def load_vae(disable_dynamic: bool = False):
     import comfy.sd
     import comfy.taesd.taesd
 
-    from .autoencoder import Autoencoder
+    from .networks.autoencoder import Autoencoder
 
     vae = comfy.sd.VAE(sd=comfy.taesd.taesd.TAESD().state_dict())
     model = Autoencoder()

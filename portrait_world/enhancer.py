@@ -18,7 +18,7 @@ def opened(path: Path = PATH):
 
 
 def person_at_once(backend, face, anchor):
-    """The :class:`~idea_engine.types.Identity` that the shipped enhancer reads in a FaceEmbedding, with nothing trained."""
+    """The :class:`~idea_engine.identity.identity.Identity` that the shipped enhancer reads in a FaceEmbedding, with nothing trained."""
     from idea_engine.enhancer.person import person_at_once
 
     return person_at_once(opened(), backend, face, anchor)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import assets, tokenizer
-from .text_encoder import HEADS, INNER, LAYERS, WIDTH
+from .networks.text_encoder import HEADS, INNER, LAYERS, WIDTH
 
 ASSET, ENCODER = "faceclip", "face_clip_l"
 PREFIX = "Photo of a id person."  # the published one

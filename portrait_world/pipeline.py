@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from . import assets, tokenizer
-from .autoencoder import SD_SCALE
-from .dataset import cache_folder
-from .text_encoder import CONFIG
+from .networks.autoencoder import SD_SCALE
+from .train.dataset import cache_folder
+from .networks.text_encoder import CONFIG
 
 
 def load_pipeline(dtype: torch.dtype = torch.float32):
@@ -39,7 +39,7 @@ def text_encoder():
 
 def unet():
     """The denoiser as diffusers' UNet2DConditionModel."""
-    from .denoiser import build
+    from .networks.denoiser import build
 
     model = build()
     model.load_state_dict(assets.denoiser_state())
@@ -69,7 +69,7 @@ def portrait_vae():
         @register_to_config
         def __init__(self, latent_channels: int = 4, scaling_factor: float = SD_SCALE, block_out_channels=(1, 1, 1, 1), sample_size: int = 128):
             super().__init__()
-            from .autoencoder import Autoencoder
+            from .networks.autoencoder import Autoencoder
 
             self.inner = Autoencoder()
 

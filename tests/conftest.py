@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]  # `python -m pytest` puts it there
 
-for package in ("idea_engine", "launcher", "portrait_world"):
+for package in ("idea_engine", "idea_cli", "launcher", "portrait_world", "tools", "benchmarks"):
     folder = ROOT / package
     if (folder / "__init__.py").is_file() and package not in sys.modules:
         spec = importlib.util.spec_from_file_location(package, folder / "__init__.py", submodule_search_locations=[str(folder)])

@@ -6,7 +6,7 @@ from types import ModuleType
 
 
 def pack(name: str) -> ModuleType:
-    """A module of our pack as the host has loaded it, by its dotted path: `idea_engine.train`, `nodes.apply`."""
+    """A module of our pack as the host has loaded it, by its dotted path: `idea_engine.training.loop`, `nodes.apply`."""
     train = next(module for module in sys.modules if module.endswith(".nodes.train") and hasattr(sys.modules[module], "TrainIDEA"))
     return importlib.import_module(f"{train.removesuffix('.nodes.train')}.{name}")
 

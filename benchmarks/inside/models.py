@@ -49,7 +49,7 @@ def identity(clip, model, number: int, stages: int = 0):
 
     With ``stages`` as the recipe 'sefi' does: tokens for every stage and nothing else.
     """
-    types = pack("idea_engine.types")
+    types = pack("idea_engine.identity.identity")
     family = pack("nodes.host.family").clip_family(clip)
     blocks = len(pack("nodes.host.family").cross_attention_blocks(model.model.diffusion_model))
     generator, d, n = torch.Generator().manual_seed(number), family.context_width, 2
@@ -61,7 +61,7 @@ def identity(clip, model, number: int, stages: int = 0):
         tokens = lambda: {key: random(n, width, scale=0.03) for key, width in family.encoders.items()}  # noqa: E731
         metadata = types.IdentityMetadata(f"<person{number}>", "sefi", family.name)
         made = types.Identity(family, tokens(), metadata, stages=tuple(types.StageTokens(tokens(), tokens()) for _ in range(stages)))
-        return pack("idea_engine.identity").rounded(made)
+        return pack("idea_engine.identity.operations").rounded(made)
     attention = {
         "in_proj_weight": random(3 * d, d, scale=d**-0.5), "in_proj_bias": torch.zeros(3 * d),
         "out_proj.weight": random(d, d, scale=d**-0.5), "out_proj.bias": torch.zeros(d),
@@ -75,14 +75,14 @@ def identity(clip, model, number: int, stages: int = 0):
         value_offsets={block: random(n, d, scale=0.1) for block in range(blocks)},
         metadata=types.IdentityMetadata(f"<person{number}>", "fast", family.name),
     )
-    return pack("idea_engine.identity").rounded(made)  # as training leaves it
+    return pack("idea_engine.identity.operations").rounded(made)  # as training leaves it
 
 
 def face():
     """A FaceEmbedding that no recognizer made; it knows no photograph, :func:`face_mask` goes with it."""
     vector = torch.nn.functional.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(0)), dim=1)
     nothing = torch.zeros(1, 4)
-    return pack("idea_engine.types").FaceEmbedding(
+    return pack("idea_engine.identity.identity").FaceEmbedding(
         vector, torch.ones(1), nothing, torch.zeros(1, 5, 2), torch.zeros(1, 112, 112, 3), (torch.ones(64, 64),), (0,), "made up", "none"
     )
 

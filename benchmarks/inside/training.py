@@ -15,7 +15,7 @@ _WARM_UP = 1  # steps; the first one pays for allocations and the optimizer's st
 
 def measure(clip, vae, recipe: str, pixels: int, batch: int, steps: int) -> dict:
     """→ seconds per step, and the memory in MB that training takes beside the loaded models."""
-    train = pack("idea_engine.train")
+    train = pack("idea_engine.training.loop")
     model = reduced_unet()
     backend = pack("nodes.host.backend").ComfyBackend(model, clip, vae)
     (enhanced,) = pack("nodes.enhance").IDEnhancer().enhance(clip, "words", face(), "human face")

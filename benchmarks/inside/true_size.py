@@ -15,7 +15,7 @@ from .training import _read_all
 
 def measure(model, clip, vae, pixels: int, batch: int, training_steps: int, sampling_steps: int, threads: int) -> dict:
     """→ losses, seconds and the peak of memory: of the process in all, and beside the loaded weights."""
-    train = pack("idea_engine.train")
+    train = pack("idea_engine.training.loop")
     torch.set_num_threads(threads)
     backend = pack("nodes.host.backend").ComfyBackend(model, clip, vae)
     (enhanced,) = pack("nodes.enhance").IDEnhancer().enhance(clip, "words", face(), "human face")

@@ -11,8 +11,8 @@ from typing import Mapping, Protocol, Sequence
 from torch import Tensor
 import torch
 
-from ..attention_maps import AttentionMaps
-from ..types import ModelFamily
+from .attention_maps import AttentionMaps
+from ..identity.identity import ModelFamily
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..attention_maps import map_blocks
+from .attention_maps import map_blocks
 from ..errors import UnsupportedModelError
-from ..fingerprint import fingerprint
-from ..lean import lean
-from ..types import ModelFamily
+from ..files.fingerprint import fingerprint
+from .frozen_layers import lean
+from ..identity.identity import ModelFamily
 from .base import CrossAttentionEdit, Prediction, Prompt, TextCondition
 
 CHUNK = 77  # positions of CLIP's text encoders

@@ -10,15 +10,15 @@ from typing import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ..atomic_write import atomic_write
+from ..files.atomic_write import atomic_write
 from ..backends.base import DiffusionBackend
 from ..errors import EnhancerFileError, FamilyMismatchError
-from ..file_size import shown_size
-from ..foreign_text import parsed_json, shown
-from ..pickle_file import ClaimedTensor
-from ..tensor_file import open_tensors
-from ..tokens import prompt_inputs
-from ..types import ModelFamily
+from ..files.file_size import shown_size
+from ..files.foreign_text import parsed_json, shown
+from ..files.pickle_file import ClaimedTensor
+from ..files.tensor_file import open_tensors
+from ..prompts.trigger import prompt_inputs
+from ..identity.identity import ModelFamily
 from .network import Enhancer, EnhancerSizes
 
 FORMAT_VERSION = 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..types import FACE_EMBEDDING_WIDTH
+from ..identity.identity import FACE_EMBEDDING_WIDTH
 
 HEADS = 8  # of the attention to the names, METHODS §1.3
 
@@ -35,7 +35,7 @@ class Parts:
     """What the network adds to a plain word, for B people: all of it 0 before anything is learned.
 
     Attributes:
-        ending: (B, d), see :attr:`~idea_engine.types.Identity.ending`.
+        ending: (B, d), see :attr:`~idea_engine.identity.identity.Identity.ending`.
         keys, values: (M, B, n, d): offsets of the own keys and values, one for each cross-attention block.
     """
 
@@ -89,7 +89,7 @@ class Enhancer(nn.Module):
         Args:
             vectors: (B, F, 512) unit-length face embeddings.
             weights: (B, F) > 0, the quality of each photograph.
-            heads: (B, F, 3, S, S) in -1..1, see :mod:`idea_engine.face_head`.
+            heads: (B, F, 3, S, S) in -1..1, see :mod:`idea_engine.faces.head`.
 
         Returns:
             (B, h).

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import torch
 
-from ..anchors import with_start
+from ..identity.anchor import with_start
 from ..backends.base import DiffusionBackend
 from ..errors import FamilyMismatchError
-from ..identity import DEFAULT_TRIGGER, rounded
-from ..merge import combined_licence
-from ..types import FaceEmbedding, IDAnchor, Identity, IdentityMetadata
+from ..identity.operations import DEFAULT_TRIGGER, rounded
+from ..identity.merge import combined_licence
+from ..identity.identity import FaceEmbedding, IDAnchor, Identity, IdentityMetadata
 from .file import EnhancerFile
-from ..face_head import as_pixels
+from ..faces.head import as_pixels
 
 METHOD = "enhanced"  # in the identity's metadata
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import FaceCLIPFileError
-from ..foreign_text import shown
-from ..pickle_file import check_archive, is_pickle
+from ..files.foreign_text import shown
+from ..files.pickle_file import check_archive, is_pickle
 from .config import CONFIG_KEY, ENCODERS, FaceCLIPConfig, check_sizes, from_json
 from .sizes import name_of_one, sizes_of
 

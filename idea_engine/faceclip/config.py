@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Mapping
 
 from ..errors import FaceCLIPFileError
-from ..foreign_text import parsed_json, shown
+from ..files.foreign_text import parsed_json, shown
 
 ENCODERS = ("face_clip_l", "face_clip_g")  # the keys of the published checkpoint, in the order in which the outputs are joined
 CONFIG_KEY = "idea.faceclip"  # in a safetensors header: JSON, encoder key → fields that differ from the published ones

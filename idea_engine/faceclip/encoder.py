@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..clip_tokenizer import END, START, encode
+from ..prompts.clip_tokenizer import END, START, encode
 from ..errors import BadImageError
 from .config import FaceCLIPConfig
 from .face_tower import FaceTower

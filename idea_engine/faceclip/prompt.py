@@ -8,7 +8,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from ..clip_tokenizer import END, START
+from ..prompts.clip_tokenizer import END, START
 from .config import FaceCLIPConfig
 Words = Callable[[str], list[int]]  # text → CLIP's token ids, without start, end and padding
 

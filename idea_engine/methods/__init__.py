@@ -4,15 +4,15 @@ from __future__ import annotations
 from typing import Sequence
 
 from ..errors import TrainingError
-from ..types import EnhancedIdentity
+from ..identity.identity import EnhancedIdentity
 from . import id_ea, sefi_ide
-from .base import IdentityModule, Recipe
+from .module import IdentityModule, Recipe
 
 RECIPES = {**id_ea.RECIPES, **sefi_ide.RECIPES}
 
 
 def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> IdentityModule:
-    """The module that ``recipe`` trains; see :class:`~idea_engine.methods.base.IdentityMethod`.
+    """The module that ``recipe`` trains; see :class:`~idea_engine.methods.module.IdentityMethod`.
 
     Raises:
         TrainingError: the recipe reads a face embedding, and there is none.

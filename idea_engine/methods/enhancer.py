@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..adapter import HEADS
-from ..types import FACE_EMBEDDING_WIDTH
+from .adapter import HEADS
+from ..identity.identity import FACE_EMBEDDING_WIDTH
 
 
 class IDEnhancer(nn.Module):

@@ -7,14 +7,14 @@ from typing import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..adapter import IDAdapter, IDKeyValue
+from .adapter import IDAdapter, IDKeyValue
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
 from ..errors import FamilyMismatchError
-from ..losses import AnchorDistance
-from ..tokens import prompt_inputs
-from ..identity import rounded
-from ..types import FACE_EMBEDDING_WIDTH, EnhancedIdentity, Identity, IdentityMetadata
-from .base import IdentityModule, Recipe
+from ..training.losses import AnchorDistance
+from ..prompts.trigger import prompt_inputs
+from ..identity.operations import rounded
+from ..identity.identity import FACE_EMBEDDING_WIDTH, EnhancedIdentity, Identity, IdentityMetadata
+from .module import IdentityModule, Recipe
 from .rates import hold, root_mean_square, width_factor
 from .enhancer import IDEnhancer, seeded
 
@@ -208,5 +208,5 @@ class IDEA(IdentityModule):
 
 
 def build(enhanced: EnhancedIdentity, recipe: Recipe, blocks: Sequence[int]) -> IDEA:
-    """See :class:`~idea_engine.methods.base.IdentityMethod`."""
+    """See :class:`~idea_engine.methods.module.IdentityMethod`."""
     return IDEA(enhanced, recipe, blocks)

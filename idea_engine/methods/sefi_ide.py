@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
-from ..identity import rounded
-from ..stages import stage_of
-from ..types import EnhancedIdentity, Identity, StageTokens
-from .base import ATTENTION_WEIGHTS, Recipe
+from ..identity.operations import rounded
+from ..backends.noise_stages import stage_of
+from ..identity.identity import EnhancedIdentity, Identity, StageTokens
+from .module import ATTENTION_WEIGHTS, Recipe
 from .id_ea import IDEA
 
 STAGES = 5  # METHODS §2

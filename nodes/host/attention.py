@@ -8,8 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from ...idea_engine.applied import AppliedIdentity
-from ...idea_engine.stages import stage_at
+from ...idea_engine.applying.applied import AppliedIdentity
+from ...idea_engine.backends.noise_stages import stage_at
 from .carried import NOBODY, CarriedCondition, Staged, Without, plain
 from .context_plan import CARRIED, NOTHING, ContextPlan, KeptCondition, Ranged, Remembered, whole
 from .family import cross_attention_blocks

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...idea_engine.attention_maps import attention_columns, grid_size, map_blocks
+from ...idea_engine.backends.attention_maps import attention_columns, grid_size, map_blocks
 from ...idea_engine.errors import PromptMismatchError
 from .carried import plain
 from .family import clip_encoders, cross_attention_blocks, cross_attention_scales

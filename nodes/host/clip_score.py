@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...idea_engine.tokens import scene_of
+from ...idea_engine.prompts.trigger import scene_of
 from .prompt_tokens import applied_to
 
 _PLAUSIBLE = (1e-3, 0.5)  # deviation of the values of a trained projection; CLIP's lie around 0.03
@@ -13,7 +13,7 @@ _PLAUSIBLE = (1e-3, 0.5)  # deviation of the values of a trained projection; CLI
 def prompt_scores(clip_vision, clip, prompt: str, pictures: Tensor) -> tuple[Tensor | None, str]:
     """Cosines (N,) and '', or None and a sentence that says why there are none.
 
-    CLIP knows nobody and reads weights as words, so of the prompt only :func:`~idea_engine.tokens.scene_of` counts. Most checkpoints store no
+    CLIP knows nobody and reads weights as words, so of the prompt only :func:`~idea_engine.prompts.trigger.scene_of` counts. Most checkpoints store no
     text projection, and the host then leaves that matrix as it was; a score made with it would mean nothing.
     """
     scene = scene_of(prompt, [applied.identity.trigger for applied in applied_to(clip)])

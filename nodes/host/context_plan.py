@@ -7,9 +7,9 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ...idea_engine.applied import AppliedIdentity
-from ...idea_engine.sampling_range import STARTS_AT
-from ...idea_engine.stages import stage_bounds
+from ...idea_engine.applying.applied import AppliedIdentity
+from ...idea_engine.applying.sampling_range import STARTS_AT
+from ...idea_engine.backends.noise_stages import stage_bounds
 from .carried import CarriedCondition
 from .mentions import Mention, signatures
 

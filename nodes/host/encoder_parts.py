@@ -5,7 +5,7 @@ from typing import Sequence
 
 from torch import Tensor
 
-from ...idea_engine.applied import CHUNK, AppliedIdentity, Place, adapt, inactive_sets
+from ...idea_engine.applying.applied import CHUNK, AppliedIdentity, Place, adapt, inactive_sets
 from .carried import NOBODY, CarriedCondition, Ending, Without, carry, plain
 from .mentions import MENTIONS, Mention
 from .places import find_places, standing, with_layers

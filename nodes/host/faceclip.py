@@ -12,7 +12,7 @@ from ...idea_engine.errors import FaceCLIPFileError, FaceCLIPInputError
 from ...idea_engine.faceclip.checkpoint import LICENCE, read
 from ...idea_engine.faceclip.config import ENCODERS, from_json
 from ...idea_engine.faceclip.encoder import FaceCLIPEncoder
-from ...idea_engine.fingerprint import content_key
+from ...idea_engine.files.fingerprint import content_key
 from ...portrait_world import assets
 from ...portrait_world import faceclip as portrait_world
 from . import paths

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...idea_engine.applied import check_fits
+from ...idea_engine.applying.applied import check_fits
 from ...idea_engine.errors import FamilyMismatchError, UnsupportedModelError
-from ...idea_engine.identity_file import family_of
-from ...idea_engine.types import Identity, ModelFamily
+from ...idea_engine.identity.file import family_of
+from ...idea_engine.identity.identity import Identity, ModelFamily
 
 SUPPORTED = "Stable Diffusion 1.x, Stable Diffusion 2.x (ε and v prediction) and SDXL"
 _KNOWN_ENCODERS = ("clip_l", "clip_g", "clip_h")

@@ -15,7 +15,7 @@ from typing import Mapping
 import torch
 from torch import Tensor
 
-from ...idea_engine.applied import CHUNK
+from ...idea_engine.applying.applied import CHUNK
 
 _PROBE = 16  # features compared at each end of a row: SDXL joins two encoders, which may have read two different texts
 _CAPACITY = 1024  # prompts remembered for each identity; an animation with a prompt per frame stays below

@@ -82,7 +82,7 @@ def saved_trigger(name: str) -> str | None:
     """The trigger in the header of a file that Load Identity lists; None where it is another tool's, or unreadable."""
     from safetensors import safe_open
 
-    from ...idea_engine.tokens import check_trigger
+    from ...idea_engine.prompts.trigger import check_trigger
     from .paths import identity_path
 
     try:

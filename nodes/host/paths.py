@@ -6,12 +6,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ...idea_engine.cache_folder import trim
+from ...idea_engine.files.cache_folder import trim
 from ...idea_engine.errors import EnhancerFileError, FaceCLIPFileError, FaceModelError, IdentityFileError
-from ...idea_engine.face_pack import DOWNLOADABLE, onnx_folders
+from ...idea_engine.faces.pack import DOWNLOADABLE, onnx_folders
 from ...idea_engine.faceclip.checkpoint import SUFFIXES as FACECLIP_SUFFIXES
-from ...idea_engine.file_names import leads_out, portable_parts, walk, write_advice
-from ...idea_engine.foreign_text import shown
+from ...idea_engine.files.file_names import leads_out, portable_parts, walk, write_advice
+from ...idea_engine.files.foreign_text import shown
 
 FACE_FOLDER, IDENTITY_FOLDER, FACECLIP_FOLDER = "insightface", "idea", "faceclip"
 ENHANCERS = "enhancers"  # a folder inside each of the identities'
@@ -76,7 +76,7 @@ def face_pack_names() -> list[str]:
 
 def example_photograph():
     """(1, H, W, 3) float32 IMAGE in 0..1: the photograph that ships with the pack, of a drawn person."""
-    from ...idea_engine.pictures import read_photo
+    from ...idea_engine.files.pictures import read_photo
 
     return read_photo(_PACK / "example_workflows" / "anna.png")[None]
 
@@ -223,7 +223,7 @@ def _files_below(folder_name: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def advice_folders() -> list[Path]:
     """Where checks of base models are kept, of those folders that are there."""
-    from ...idea_engine.base_advice import FOLDER
+    from ...idea_engine.judging.base_advice import FOLDER
 
     return [folder / FOLDER for folder in _folders(IDENTITY_FOLDER) if (folder / FOLDER).is_dir()]
 

@@ -6,8 +6,8 @@ from typing import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...idea_engine.applied import CHUNK, AppliedIdentity, Place
-from ...idea_engine.clip_tokenizer import END
+from ...idea_engine.applying.applied import CHUNK, AppliedIdentity, Place
+from ...idea_engine.prompts.clip_tokenizer import END
 from .carried import NOBODY, Ending, Layer, Standing, carry, spread
 from .trigger_tokens import mark_of
 

@@ -12,7 +12,7 @@ from typing import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...idea_engine.applied import AppliedIdentity, Place, adapt, inactive_sets
+from ...idea_engine.applying.applied import AppliedIdentity, Place, adapt, inactive_sets
 from ...idea_engine.errors import TriggerError
 from .carried import NOBODY, Layer, Staged, Without, carry
 from .encoder_parts import EncoderPart

@@ -6,8 +6,8 @@ from typing import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from ...idea_engine.applied import CHUNK, AppliedIdentity, Place
-from ...idea_engine.clip_tokenizer import END
+from ...idea_engine.applying.applied import CHUNK, AppliedIdentity, Place
+from ...idea_engine.prompts.clip_tokenizer import END
 from .trigger_tokens import ForeignChunks
 
 

@@ -14,8 +14,8 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from ...idea_engine.applied import AppliedIdentity
-from ...idea_engine.tokens import trigger_pattern
+from ...idea_engine.applying.applied import AppliedIdentity
+from ...idea_engine.prompts.trigger import trigger_pattern
 
 _MARK = "_idea_mark"
 _subclasses: dict[tuple[type, type], type] = {}

@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..autoencoder import to_tensor
-from ..dataset import entries, pictures
-from ..recognizer import AttributeJudge
+from ..networks.autoencoder import to_tensor
+from .dataset import entries, pictures
+from ..networks.recognizer import AttributeJudge
 from .recognizer import augment
 from .session import Schedule, Session
 

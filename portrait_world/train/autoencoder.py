@@ -5,8 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..autoencoder import Autoencoder, to_tensor
-from ..dataset import pictures
+from ..networks.autoencoder import Autoencoder, to_tensor
+from .dataset import pictures
 from .session import Schedule, Session
 
 SCHEDULE = Schedule(steps=6500, rate=2e-3, warmup=60, average=0.998, weight_decay=1e-4)

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..captions import caption, describe
-from ..dataset import Entry, entries
-from ..people import SPLITS, Person, name, person
-from ..shot import Shot
+from ..world.captions import caption, describe
+from .dataset import Entry, entries
+from ..world.people import SPLITS, Person, name, person
+from ..world.portrayal import Shot
 
 NAMED_SHARE = 0.65
 UNKNOWN_WORDS = ("xylograph", "quaint", "seventeen", "of course", "zzz")  # outside the grammar: the table's unknown row

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..autoencoder import Autoencoder
+from ..networks.autoencoder import Autoencoder
 from . import autoencoder
 from .session import Schedule, Session
 

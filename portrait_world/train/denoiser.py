@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import noise as schedule_of_noise
-from ..denoiser import build
+from ..networks import noise as schedule_of_noise
+from ..networks.denoiser import build
 from ..tokenizer import tokenize
 from . import text
 from .captioned import Captioned

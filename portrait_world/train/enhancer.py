@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..captions import caption, describe
-from ..people import BEARDS, EYE_COLOURS, HAIR_COLOURS, HAIR_STYLES, TRAITS, Person, person
-from ..trial import anchor_of_names, anchor_with_spread, open_backend
+from ..world.captions import caption, describe
+from ..world.people import BEARDS, EYE_COLOURS, HAIR_COLOURS, HAIR_STYLES, TRAITS, Person, person
+from ..trials.trial import anchor_of_names, anchor_with_spread, open_backend
 from .many_people import PHOTOGRAPHS, PICTURES, SPLIT, many_people
 from .recognizer import augment
 from .session import Schedule, Session
@@ -91,7 +91,7 @@ def quick(backend):
 
 
 class _Talkative:
-    """A generator for :func:`~portrait_world.captions.describe` that leaves nothing unsaid."""
+    """A generator for :func:`~portrait_world.world.captions.describe` that leaves nothing unsaid."""
 
     def __init__(self, rng: np.random.Generator):
         self.shuffle = rng.shuffle
@@ -104,7 +104,7 @@ class Lessons:
     """The loss of a step, by how far the training is."""
 
     def __init__(self, made: Session):
-        from idea_engine.anchors import with_start
+        from idea_engine.identity.anchor import with_start
 
         self.session, self.rng = made, made.rng
         self.network = made.modules["network"]
@@ -142,15 +142,15 @@ class Lessons:
 
     def _heads(self, who: Tensor, photograph) -> Tensor:
         """(B, 3, S, S) in -1..1, a little blurred, noisy and bright or dark, as cameras are."""
-        from idea_engine.face_head import as_pixels
+        from idea_engine.faces.head import as_pixels
 
         return augment(as_pixels(self.people.heads[who, photograph]))
 
     def lesson(self):
         """The random choices of a step."""
-        from idea_engine.batch import spread_timesteps
+        from idea_engine.training.batch import spread_timesteps
         from idea_engine.enhancer.learn import Lesson
-        from idea_engine.tokens import tokenize_template
+        from idea_engine.prompts.trigger import tokenize_template
 
         people, rng = self.people, self.rng
         who = torch.from_numpy(rng.choice(PEOPLE, BATCH, replace=False))
@@ -184,7 +184,7 @@ def export(made: Session | None = None, **figures: float) -> None:
 
     from .. import assets
     from ..enhancer import PATH
-    from ..likeness import face_model
+    from ..judging.likeness import face_model
 
     made = made or session()
     made.averaged()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .. import assets
-from ..face_pack import export as export_face_pack
+from ..networks.face_pack import export as export_face_pack
 from . import attributes, decoder, detector, recognizer, text
 from . import denoiser as denoiser_training
 from .recognizer import train_judge

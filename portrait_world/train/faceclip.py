@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import assets, noise, tokenizer
-from ..captions import caption, describe
-from ..dataset import SHOTS_NAMED, SHOTS_UNNAMED, pictures
+from .. import assets, tokenizer
+from ..networks import noise
+from ..world.captions import caption, describe
+from .dataset import SHOTS_NAMED, SHOTS_UNNAMED, pictures
 from ..faceclip import ASSET, ENCODER, PREFIX, SIZES, description, is_text_tower, text_tower
-from ..people import SPLITS, name
-from ..portrait import SIZE, landmarks
+from ..world.people import SPLITS, name
+from ..drawing.portrait import SIZE, landmarks
 from .captioned import Captioned
 from .latents import latents
 from .recognizer import LANDMARK_ERROR, align, augment

@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..autoencoder import SD_SCALE, to_tensor
-from ..dataset import cache_folder, pictures
+from ..networks.autoencoder import SD_SCALE, to_tensor
+from .dataset import cache_folder, pictures
 from . import autoencoder
 
 

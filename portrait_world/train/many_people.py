@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..dataset import cache_folder, shot_of
-from ..people import person
-from ..portrait import SIZE, face_box, landmarks, render
-from ..shot import Shot, photograph
+from .dataset import cache_folder, shot_of
+from ..world.people import person
+from ..drawing.portrait import SIZE, face_box, landmarks, render
+from ..world.portrayal import Shot, photograph
 from .recognizer import LANDMARK_ERROR, align
 
 SPLIT = "many"
@@ -28,7 +28,7 @@ class ManyPeople:
 
     Attributes:
         vectors: (N, PHOTOGRAPHS, 512) the shipped recognizer's unit-length embeddings.
-        heads: (N, PHOTOGRAPHS, S, S, 3) uint8, see :mod:`idea_engine.face_head`.
+        heads: (N, PHOTOGRAPHS, S, S, 3) uint8, see :mod:`idea_engine.faces.head`.
         latents: (N, PICTURES, 4, 16, 16) float16, unit variance. masks: (N, PICTURES, 16, 16) uint8, 255 where the head is.
     """
 
@@ -54,7 +54,7 @@ def many_people(count: int) -> ManyPeople:
 
 def _shard(first: int) -> Path:
     """The file of people ``first`` to ``first + SHARD``, made if it is missing."""
-    from idea_engine.atomic_write import atomic_write
+    from idea_engine.files.atomic_write import atomic_write
     from safetensors.torch import save
 
     path = cache_folder() / f"many-{PHOTOGRAPHS}-{PICTURES}" / f"{first:06d}.safetensors"
@@ -64,7 +64,7 @@ def _shard(first: int) -> Path:
 
 
 def _seen(people: range) -> dict[str, Tensor]:
-    from idea_engine.face_head import align_head, head_mask
+    from idea_engine.faces.head import align_head, head_mask
 
     from .faceclip import _recognized
 
@@ -95,7 +95,7 @@ def _seen(people: range) -> dict[str, Tensor]:
 def _encoded(pictures: np.ndarray) -> Tensor:
     """(N, 128, 128, 3) uint8 → (N, 4, 16, 16) float16 latents of the shipped autoencoder, unit variance."""
     from .. import assets
-    from ..autoencoder import SD_SCALE, to_tensor
+    from ..networks.autoencoder import SD_SCALE, to_tensor
 
     parts = []
     for start in range(0, len(pictures), 100):

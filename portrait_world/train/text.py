@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import tokenizer
-from ..people import BEARDS, EYE_COLOURS, HAIR_COLOURS, HAIR_STYLES, TRAITS, Person
-from ..shot import ATTRIBUTES
-from ..text_encoder import WIDTH, TextEncoder
+from ..world.people import BEARDS, EYE_COLOURS, HAIR_COLOURS, HAIR_STYLES, TRAITS, Person
+from ..world.portrayal import ATTRIBUTES
+from ..networks.text_encoder import WIDTH, TextEncoder
 from .captioned import Captioned
 from .session import Schedule, Session
 

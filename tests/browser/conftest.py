@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from launcher import hosts
 from launcher.base_directory import BaseDirectory
-from launcher.chromium import Page, find_browser, show_canvas, skip_the_tour
+from tools.chromium import Page, find_browser, show_canvas, skip_the_tour
 from launcher.server import PACK_NAME, HostProcess
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -3,7 +3,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launcher.chromium import show_canvas
+from tools.chromium import show_canvas
 from launcher.example_workflow import EXAMPLES
 
 DEMO = EXAMPLES[0]  # needs no download

@@ -74,9 +74,9 @@ def people(tmp_path, anna_photo):
     """A folder of three people: two photographs, and a subfolder."""
     import numpy as np
     from PIL import Image
-    from portrait_world.people import person
-    from portrait_world.portrait import render
-    from portrait_world.shot import Shot
+    from portrait_world.world.people import person
+    from portrait_world.drawing.portrait import render
+    from portrait_world.world.portrayal import Shot
 
     folder = tmp_path / "people"
     (folder / "Cleo Ray").mkdir(parents=True)

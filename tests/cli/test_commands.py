@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_identities import random_identity
 from tiny_pipelines import tiny_pipeline
 
-from idea_engine.identity_file import load_identity, save_identity
+from idea_engine.identity.file import load_identity, save_identity
 
 COMMANDS = ("embed", "train", "generate", "inspect", "evaluate", "convert-faceclip")
 
@@ -21,7 +21,7 @@ def test_the_help_teaches(cli):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_explained(cli, command):
-    from idea_engine.cli import parser
+    from idea_cli import parser
 
     said = cli.run(command, "--help")
     assert f"idea-engine {command}" in said.split("example")[1]
@@ -93,7 +93,7 @@ def test_a_file_says_what_it_is(cli, anna_file):
     (("generate", "--model", "text.txt", "--prompt", "a cat"), "text.txt cannot be loaded"),
     (("generate", "--model", "demo", "--identity", "OTHER", "--prompt", "<anna>"), "was made for .*Load a checkpoint of the identity's family")])
 def test_a_mistake_ends_in_a_sentence(cli, anna_file, demo_pack, arguments, sentence):
-    from idea_engine.types import Identity, IdentityMetadata, ModelFamily
+    from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
 
     (cli.folder / "text.txt").write_text("no model, and long enough to have a header", encoding="utf-8")
     (cli.folder / "empty").mkdir()
@@ -106,8 +106,8 @@ def test_a_mistake_ends_in_a_sentence(cli, anna_file, demo_pack, arguments, sent
 def test_a_note_cannot_look_like_a_line_of_ours(cli, tmp_path):
     """Escape sequences and ends of lines of a foreign file; 'face stored  no' could be forged."""
     import torch
-    from idea_engine.identity_file import save_identity
-    from idea_engine.types import Identity, IdentityMetadata, ModelFamily
+    from idea_engine.identity.file import save_identity
+    from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
 
     note = "agreed\nface stored      no\x1b[1A\x1b[2K\u202e"
     meta = IdentityMetadata("<anna>", "fast", "sd1", recognizer=note, licence=note, config={"losses": ["a"], "steps": note}, consent=note)

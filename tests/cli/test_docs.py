@@ -36,7 +36,7 @@ def test_the_commands_run_in_their_order(cli, people):
 
 def test_the_example_runs(tmp_path, monkeypatch):
     from idea_engine.backends.diffusers import DiffusersBackend
-    from idea_engine.identity_file import save_identity
+    from idea_engine.identity.file import save_identity
     from tiny_identities import random_identity
 
     pipe = tiny_pipeline("sd1", tmp_path / "made")

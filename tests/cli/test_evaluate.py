@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from idea_engine.identity_file import load_identity, save_identity
+from idea_engine.identity.file import load_identity, save_identity
 
 DRAW = ("--model", "demo", "--steps", 2)
 
@@ -70,7 +70,7 @@ def test_the_persons_word_is_nothing_to_clip(clip_folder):
     """The prompt's score is CLIP's own cosine, computed here by hand."""
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    from idea_engine.cli.judging import PromptJudge
+    from idea_cli.judging import PromptJudge
 
     photo = torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(1))
     model, words = CLIPModel.from_pretrained(clip_folder).train(False), CLIPTokenizer.from_pretrained(clip_folder)
@@ -109,7 +109,7 @@ def test_a_model_that_was_replaced_under_its_name_is_another_one(tmp_path, optio
     import argparse
     from types import SimpleNamespace
 
-    from idea_engine.cli.evaluate import Ledger, _settings, arguments
+    from idea_cli.evaluate import Ledger, _settings, arguments
     from idea_engine.errors import EvaluationError
 
     file = tmp_path / "models" / inside

@@ -16,7 +16,7 @@ def installed(tmp_path_factory):
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
     for name in ("pyproject.toml", "README.md", "LICENSE", "__init__.py"):
         shutil.copy(ROOT / name, source)
-    for name in ("idea_engine", "portrait_world", "nodes", "tests", "launcher"):
+    for name in ("idea_engine", "idea_cli", "portrait_world", "nodes", "tests", "launcher", "tools", "benchmarks"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -24,9 +24,9 @@ def installed(tmp_path_factory):
     return target
 
 
-def test_only_the_engine_and_the_portrait_world_are_installed(installed):
+def test_only_the_engine_its_command_line_and_the_portrait_world_are_installed(installed):
     packages = {path.name for path in installed.iterdir() if path.is_dir() and not path.name.endswith(".dist-info")} - {"bin", "Scripts"}
-    assert packages == {"idea_engine", "portrait_world"}
+    assert packages == {"idea_engine", "idea_cli", "portrait_world"}
 
 
 def test_the_command_runs_from_anywhere(installed, tmp_path):

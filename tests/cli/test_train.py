@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from idea_engine.identity import named_tensors
-from idea_engine.identity_file import load_identity, save_identity
+from idea_engine.identity.operations import named_tensors
+from idea_engine.identity.file import load_identity, save_identity
 from idea_engine.methods import RECIPES
 
 PATIENCE = 300  # seconds, on a machine that is busy
@@ -56,7 +56,7 @@ def test_previews_of_several_people_lie_side_by_side_in_the_folder_that_was_name
 @pytest.fixture
 def train_here(tmp_path, capsys, monkeypatch):
     """Runs ``idea-engine train`` on the demo model in this process; → its exit code, what it said and what it complained of."""
-    from idea_engine.cli import main
+    from idea_cli import main
 
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
@@ -81,7 +81,7 @@ def without_masks(train, *arguments, masks, **others):
 
 
 def test_the_default_recipe_looks_at_the_face_that_was_found(train_here, anna_photo, monkeypatch, caplog):
-    from idea_engine import train as loop
+    from idea_engine.training import loop
 
     assert train_here(*QUICK[2:], "--photos", anna_photo, "-o", "face")[0] == 0 and "no face masks" not in caplog.text
     monkeypatch.setattr(loop, "train", partial(without_masks, loop.train))
@@ -137,7 +137,7 @@ def test_leftovers_of_other_settings_go_when_the_person_is_finished(train_here, 
 
 
 def test_nobody_is_learned_by_two_processes_at_once(train_here, somebody):
-    from idea_engine.cli.people import people_in
+    from idea_cli.people import people_in
 
     folder, anna = somebody
     settings = ("--people", folder, "-o", anna.parent, "--batch", 1, "--steps", 1)
@@ -268,8 +268,8 @@ def test_nothing_is_overwritten(cli, anna_photo, anna_file):
 
 def test_a_full_disk_costs_the_file_and_not_the_training(cli, anna_photo, monkeypatch, capsys):
     """The same command, after room was made, in a new process."""
-    from idea_engine import identity_file
-    from idea_engine.cli import main
+    from idea_engine.identity import file as identity_file
+    from idea_cli import main
 
     def full(path, write):
         raise OSError(28, "No space left on device")

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from idea_engine.anchors import celebrity_names, compute_anchor, parse_names
+from idea_engine.identity.anchor import celebrity_names, compute_anchor, parse_names
 from idea_engine.errors import NamesError
 
 

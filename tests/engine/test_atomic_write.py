@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from idea_engine.atomic_write import atomic_write, sweep
+from idea_engine.files.atomic_write import atomic_write, sweep
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes and no kill")
 
@@ -64,7 +64,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_save_of_anybody(tmp_path):
     script = (
         "import sys, time; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from idea_engine.atomic_write import atomic_write\n"
+        "from idea_engine.files.atomic_write import atomic_write\n"
         "def slow(path):\n"
         "    path.write_bytes(b'half of anna'); path.with_name('.a library writes so').write_bytes(b'more'); print('writing', flush=True); time.sleep(600)\n"
         "atomic_write(Path(sys.argv[1]), slow)\n"

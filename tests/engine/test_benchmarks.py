@@ -11,7 +11,7 @@ from tiny_pipelines import tiny_pipeline
 from idea_engine.methods import RECIPES
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-_MODULES = {"fresh_host.py", "result.py", "true_models.py", "sampling_diffusers.py"}  # imported by the others
+_MODULES = {"__init__.py", "fresh_host.py", "result.py", "true_models.py", "sampling_diffusers.py"}  # imported by the others
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name not in _MODULES)
 
 

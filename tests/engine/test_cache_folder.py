@@ -3,14 +3,14 @@ import os
 import subprocess
 import sys
 
-from idea_engine.cache_folder import trim, used
+from idea_engine.files.cache_folder import trim, used
 
 _HOST = """
 import os, random, sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from idea_engine.atomic_write import atomic_write
-from idea_engine.cache_folder import trim, used
+from idea_engine.files.atomic_write import atomic_write
+from idea_engine.files.cache_folder import trim, used
 folder, seed = Path(sys.argv[2]), int(sys.argv[3])
 random.seed(seed)
 calls = 0
@@ -56,7 +56,7 @@ def test_a_cached_training_that_vanishes_is_none(tmp_path, monkeypatch):
     import pytest
 
     from idea_engine.errors import IdentityFileError
-    from idea_engine.identity_file import load_identity
+    from idea_engine.identity.file import load_identity
 
     path = tmp_path / "a.safetensors"
     path.write_bytes(bytes(100))

@@ -2,7 +2,7 @@
 from pathlib import Path
 
 import idea_engine
-from idea_engine.anchors import celebrity_names, parse_names
+from idea_engine.identity.anchor import celebrity_names, parse_names
 
 LINES = (Path(idea_engine.__file__).parent / "data" / "celebrity_names.txt").read_text(encoding="utf-8").splitlines()
 NAMES = [line for line in LINES if not line.startswith("#")]

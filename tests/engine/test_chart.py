@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from idea_engine.chart import HEIGHT, WIDTH, loss_chart, nice_ticks, running_mean
+from idea_engine.sheets.chart import HEIGHT, WIDTH, loss_chart, nice_ticks, running_mean
 
 
 @pytest.mark.parametrize("low, high", [(0.0, 1.0), (0.113, 0.127), (5.0, 5.0), (-3.0, 40.0), (1e-9, 2e-9), (0.0, 0.0)])

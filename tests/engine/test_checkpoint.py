@@ -2,10 +2,10 @@
 import pytest
 import torch
 
-from idea_engine import checkpoint as checkpoints
-from idea_engine.checkpoint import Checkpoint, Progress
-from idea_engine.train import train
-from idea_engine.train_config import TrainConfig
+from idea_engine.training import checkpoint as checkpoints
+from idea_engine.training.checkpoint import Checkpoint, Progress
+from idea_engine.training.loop import train
+from idea_engine.training.config import TrainConfig
 
 
 class Clock:

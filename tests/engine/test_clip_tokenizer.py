@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 import torch
 
-from idea_engine.clip_tokenizer import END, LENGTH, START, encode, tokenize, write_files
+from idea_engine.prompts.clip_tokenizer import END, LENGTH, START, encode, tokenize, write_files
 
 PROMPTS = ["a photo of a person's hat", "Anna Smith, 35mm film (1994)!", "it's 3:30 -- isn't it?", "café au lait", "Straße 🙂"]
 

@@ -7,22 +7,22 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from idea_engine.anchors import with_start
+from idea_engine.identity.anchor import with_start
 from idea_engine.backends.base import CrossAttentionEdit
 from idea_engine.enhancer.file import EnhancerNotes, load_enhancer, read_label, save_enhancer, text_reading
 from idea_engine.enhancer.learn import Lesson, as_read, found_in_noise, told_apart
 from idea_engine.enhancer.network import Enhancer, EnhancerSizes
 from idea_engine.enhancer.person import person_at_once
 from idea_engine.errors import EnhancerFileError, FamilyMismatchError
-from idea_engine.face_head import HEAD_SIZE, align_head, head_mask
-from idea_engine.identity import faded, named_tensors, untrained
-from idea_engine.identity_file import load_identity, save_identity
+from idea_engine.faces.head import HEAD_SIZE, align_head, head_mask
+from idea_engine.identity.operations import faded, named_tensors, untrained
+from idea_engine.identity.file import load_identity, save_identity
 from idea_engine.methods import build
 from idea_engine.methods.id_ea import BALANCED, BEST, FAST, PAPER
-from idea_engine.tokens import prompt_inputs, tokenize_template
-from idea_engine.train import train
-from idea_engine.train_config import TrainConfig
-from idea_engine.types import FaceEmbedding
+from idea_engine.prompts.trigger import prompt_inputs, tokenize_template
+from idea_engine.training.loop import train
+from idea_engine.training.config import TrainConfig
+from idea_engine.identity.identity import FaceEmbedding
 
 TRUE_SHAPES = {"sd1": (768, 16), "sd2": (1024, 16), "sdxl": (2048, 70)}
 
@@ -180,7 +180,7 @@ def test_the_head_is_cut_out_upright_with_what_is_above_the_face(turn):
 
 
 def test_the_mask_of_a_head_holds_the_face_and_more():
-    from idea_engine.face_mask import face_mask
+    from idea_engine.faces.mask import face_mask
 
     box, points = torch.tensor([70.0, 60, 130, 150]), torch.tensor([[88.0, 95], [112, 95], [100, 110], [90, 125], [110, 125]])
     face, head = face_mask(box, points, 200, 200), head_mask(box, points, 200, 200)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from idea_engine.errors import EvaluationError
-from idea_engine.evaluate import COPYING_WARNING, contact_sheet, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from idea_engine.judging.likeness import COPYING_WARNING, contact_sheet, copy_paste, copying, csv_text, likeness_rows, score_likeness
 
 
 def unit(*rows):

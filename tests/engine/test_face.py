@@ -13,13 +13,13 @@ import torch
 from drawn_faces import collage, drawn_face, landscape
 
 from idea_engine.errors import BadImageError, FaceModelError, FaceNotFoundError
-from idea_engine.face import embed_faces, search_photos
-from idea_engine.face_align import ARCFACE_TEMPLATE, align_face, similarity_to_template
-from idea_engine.face_pack import onnx_task, open_face_pack
-from idea_engine.face_preview import draw_preview
-from idea_engine.insightface_encoder import load_face_model
-from idea_engine.photos import found_masks
-from idea_engine.types import EnhancedIdentity
+from idea_engine.faces.embed import embed_faces, search_photos
+from idea_engine.faces.align import ARCFACE_TEMPLATE, align_face, similarity_to_template
+from idea_engine.faces.pack import onnx_task, open_face_pack
+from idea_engine.faces.preview import draw_preview
+from idea_engine.faces.insightface_encoder import load_face_model
+from idea_engine.training.pictures import found_masks
+from idea_engine.identity.identity import EnhancedIdentity
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = 52.0  # distance between the eyes in drawn_face
@@ -27,7 +27,7 @@ UNIT = 52.0  # distance between the eyes in drawn_face
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
-    from launcher.demo_face_pack import make_face_pack
+    from launcher.stand_ins.face_pack import make_face_pack
 
     return make_face_pack(tmp_path_factory.mktemp("pack"))
 
@@ -318,7 +318,7 @@ class TestPack:
             load_face_model(pack, absent)
 
     def test_the_demo_pack_is_small_and_always_the_same(self, pack, tmp_path):
-        from launcher.demo_face_pack import make_face_pack
+        from launcher.stand_ins.face_pack import make_face_pack
 
         again = make_face_pack(tmp_path / "again")
         assert sum(file.stat().st_size for file in pack.iterdir()) < 2_000_000
@@ -338,7 +338,7 @@ spec = importlib.util.spec_from_file_location("idea_engine", {str(ROOT / "idea_e
 sys.modules["idea_engine"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["idea_engine"])
 from idea_engine.errors import FaceModelError
-from idea_engine.insightface_encoder import load_face_model
+from idea_engine.faces.insightface_encoder import load_face_model
 try:
     load_face_model({str(tmp_path)!r})
 except FaceModelError as error:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from idea_engine.face_mask import face_mask, with_hair
+from idea_engine.faces.mask import face_mask, with_hair
 
 LANDMARKS = torch.tensor([[80.0, 90.0], [120.0, 90.0], [100.0, 112.0], [85.0, 132.0], [115.0, 132.0]])
 BOX = torch.tensor([56.0, 50.0, 144.0, 160.0])
@@ -55,9 +55,9 @@ def test_impossible_landmarks_still_give_a_finite_mask(landmarks):
 def test_hair_lies_around_the_face_and_above_it():
     """On people of the Portrait World: the head's mask holds nearly all of their hair, which the face's leaves out."""
     import numpy as np
-    from portrait_world.people import person
-    from portrait_world.portrait import face_box, landmarks, render
-    from portrait_world.shot import Shot
+    from portrait_world.world.people import person
+    from portrait_world.drawing.portrait import face_box, landmarks, render
+    from portrait_world.world.portrayal import Shot
 
     inside = {"face": [], "head": []}
     for index in range(200):

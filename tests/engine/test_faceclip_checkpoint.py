@@ -141,9 +141,9 @@ def test_nobody_looks_into_the_source_when_the_target_takes_its_place(tmp_path, 
 
 
 def test_the_converter_runs_on_its_own_where_there_is_no_command_line(tmp_path):
-    """As in the archive of ComfyUI's registry, which leaves out idea_engine/cli."""
+    """As in the archive of ComfyUI's registry, which leaves out idea_cli."""
     shipped = tmp_path / "pack" / "idea_engine"
-    shutil.copytree(Path(idea_engine.__file__).parent, shipped, ignore=shutil.ignore_patterns("cli", "__main__.py", "__pycache__"))
+    shutil.copytree(Path(idea_engine.__file__).parent, shipped, ignore=shutil.ignore_patterns("__main__.py", "__pycache__"))
     torch.save(tiny_published(), tmp_path / "face_clip_encoder.pt")
 
     def run(source):

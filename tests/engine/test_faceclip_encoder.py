@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny_faceclip import faces, tiny_configs, tiny_encoder
 
-from idea_engine.clip_tokenizer import END, START, encode
+from idea_engine.prompts.clip_tokenizer import END, START, encode
 from idea_engine.errors import BadImageError
 from idea_engine.faceclip.encoder import FaceCLIPEncoder
 from idea_engine.faceclip.prompt import chunks, weighted_parts

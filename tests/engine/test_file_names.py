@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from idea_engine.errors import IdentityFileError
-from idea_engine.file_names import leads_out, portable_parts, walk, write_advice
+from idea_engine.files.file_names import leads_out, portable_parts, walk, write_advice
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
 
@@ -65,9 +65,9 @@ def test_the_advice_fits_the_trouble(number, says, not_said):
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_and_not_the_file(tmp_path, monkeypatch):
-    from idea_engine import identity_file
-    from idea_engine.identity_file import save_identity
-    from idea_engine.types import Identity, IdentityMetadata, ModelFamily
+    from idea_engine.identity import file as identity_file
+    from idea_engine.identity.file import save_identity
+    from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
     import torch
 
     def refused(path, write):

@@ -1,7 +1,7 @@
 """Sizes as people read them."""
 import re
 
-from idea_engine.file_size import shown_size
+from idea_engine.files.file_size import shown_size
 
 
 def test_what_is_said_is_as_near_as_its_last_digit():

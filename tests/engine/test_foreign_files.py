@@ -14,13 +14,13 @@ from peak_memory import peak_memory
 from safetensors.torch import save_file
 
 from idea_engine.errors import IdentityFileError
-from idea_engine.identity_file import load_identity, save_identity
-from idea_engine.identity_import import read_identity
-from idea_engine.pickle_file import read_pickle
-from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, ModelFamily
+from idea_engine.identity.file import load_identity, save_identity
+from idea_engine.identity.foreign_files import read_identity
+from idea_engine.files.pickle_file import read_pickle
+from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, ModelFamily
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="measured with a Unix system call")
-READ = "from pathlib import Path; from idea_engine.identity_import import read_identity; import safetensors"
+READ = "from pathlib import Path; from idea_engine.identity.foreign_files import read_identity; import safetensors"
 ROWS = torch.randn(3, 768, generator=torch.Generator().manual_seed(1))
 
 

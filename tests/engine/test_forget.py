@@ -4,10 +4,10 @@ import os
 import pytest
 import torch
 
-from idea_engine.checkpoint import Checkpoint, Progress
-from idea_engine.forget import plain_name, quickstart_folder, quickstart_hosts, traces
-from idea_engine.identity_file import save_identity
-from idea_engine.types import Identity, IdentityMetadata, ModelFamily
+from idea_engine.training.checkpoint import Checkpoint, Progress
+from idea_engine.identity.forget import plain_name, quickstart_folder, quickstart_hosts, traces
+from idea_engine.identity.file import save_identity
+from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
 
 
 def person(name, seed):

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from idea_engine.face_mask import face_mask
+from idea_engine.faces.mask import face_mask
 from idea_engine.methods import RECIPES, build
-from idea_engine.photos import prepare_masks, prepare_photos
-from idea_engine.train import TrainConfig, _Run
+from idea_engine.training.pictures import prepare_masks, prepare_photos
+from idea_engine.training.loop import TrainConfig, _Run
 
 HEIGHT, WIDTH = 300, 200
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from idea_engine.errors import IdentityFileError
-from idea_engine.identity import content_hash, faded, named_tensors, rounded, untrained
-from idea_engine.identity_file import inspect_identity, load_identity, save_identity
-from idea_engine.identity_import import read_identity
-from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
+from idea_engine.identity.operations import content_hash, faded, named_tensors, rounded, untrained
+from idea_engine.identity.file import inspect_identity, load_identity, save_identity
+from idea_engine.identity.foreign_files import read_identity
+from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
 
 SDXL = ModelFamily("sdxl", {"clip_l": 16, "clip_g": 24})
 
@@ -214,7 +214,7 @@ def test_the_content_hash_ignores_the_name_and_sees_every_tensor(identity):
     for name in named_tensors(identity):
         if name == "face.embedding":
             continue
-        from idea_engine.identity import map_tensors
+        from idea_engine.identity.operations import map_tensors
 
         changed = map_tensors(identity, lambda n, t, name=name: t + 1 if n == name else t)
         assert content_hash(changed) != content_hash(identity), name

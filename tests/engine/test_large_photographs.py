@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from drawn_faces import drawn_face
-from idea_engine.face import embed_faces, search_photos
-from idea_engine.face_align import align_face
-from idea_engine.face_mask import face_mask, face_masks
-from idea_engine.face_preview import LONGEST, draw_preview
-from idea_engine.insightface_encoder import load_face_model
-from idea_engine.photos import check_photo, small_copy, to_pixels
+from idea_engine.faces.embed import embed_faces, search_photos
+from idea_engine.faces.align import align_face
+from idea_engine.faces.mask import face_mask, face_masks
+from idea_engine.faces.preview import LONGEST, draw_preview
+from idea_engine.faces.insightface_encoder import load_face_model
+from idea_engine.training.pictures import check_photo, small_copy, to_pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTRAIT_PACK = ROOT / "portrait_world" / "assets" / "face_pack"
@@ -29,9 +29,9 @@ def encoder():
 @pytest.fixture(scope="module")
 def portrait():
     """(3000, 2400, 3): a drawn person on a wall, the face about 900 pixels high."""
-    from portrait_world.people import person
-    from portrait_world.portrait import render
-    from portrait_world.shot import photograph
+    from portrait_world.world.people import person
+    from portrait_world.drawing.portrait import render
+    from portrait_world.world.portrayal import photograph
 
     drawn = torch.from_numpy(render(person("validation", 0), photograph(np.random.default_rng(0)), 256)).float() / 255
     large = torch.nn.functional.interpolate(drawn.permute(2, 0, 1)[None], size=(1600, 1600), mode="bilinear")[0].permute(1, 2, 0)
@@ -90,13 +90,13 @@ def test_masks_of_one_size_lie_in_memory_as_a_batch():
 _MEASURE = """
 import resource, sys, time, json
 import numpy as np, torch
-from idea_engine.face import embed_faces, search_photos
-from idea_engine.face_preview import draw_preview
-from idea_engine.insightface_encoder import load_face_model
-from idea_engine.photos import check_photo
-from portrait_world.people import person
-from portrait_world.portrait import render
-from portrait_world.shot import photograph
+from idea_engine.faces.embed import embed_faces, search_photos
+from idea_engine.faces.preview import draw_preview
+from idea_engine.faces.insightface_encoder import load_face_model
+from idea_engine.training.pictures import check_photo
+from portrait_world.world.people import person
+from portrait_world.drawing.portrait import render
+from portrait_world.world.portrayal import photograph
 
 encoder = load_face_model(sys.argv[1], "CPU", 320)
 drawn = torch.from_numpy(render(person("validation", 0), photograph(np.random.default_rng(0)), 256)).float() / 255

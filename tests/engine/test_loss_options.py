@@ -5,18 +5,18 @@ import pytest
 import torch
 from recipes import CONDITIONED
 
-from idea_engine.anchors import with_spread
-from idea_engine.batch import draw_batch
+from idea_engine.identity.anchor import with_spread
+from idea_engine.training.batch import draw_batch
 from idea_engine.errors import BadImageError, TrainingError
-from idea_engine.expressions import EXPRESSIONS, read_expressions
-from idea_engine.losses import ZETA, AnchorDistance, face_weights, min_snr_weights, noise_loss
+from idea_engine.training.expressions import EXPRESSIONS, read_expressions
+from idea_engine.training.losses import ZETA, AnchorDistance, face_weights, min_snr_weights, noise_loss
 from idea_engine.methods import build as build_any
 from idea_engine.methods.id_ea import BALANCED, PAPER, build
 from idea_engine.methods.sefi_ide import SEFI
-from idea_engine.photos import prepare_masks, prepare_photos
-from idea_engine.prior import Prior
-from idea_engine.train import _Run, train
-from idea_engine.train_config import TrainConfig, prompt_templates
+from idea_engine.training.pictures import prepare_masks, prepare_photos
+from idea_engine.training.prior import Prior
+from idea_engine.training.loop import _Run, train
+from idea_engine.training.config import TrainConfig, prompt_templates
 
 @dataclass(frozen=True)
 class Config(TrainConfig):

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import portrait_world
-from idea_engine.face import doubts, search_photos
-from idea_engine.face_align import ARCFACE_TEMPLATE
-from idea_engine.insightface_encoder import load_face_model
-from idea_engine.photo_doctor import REJECT, WARN, examine_photos, only_rows, report_text
-from idea_engine.photo_measures import head_pose
-from idea_engine.photo_sheet import BAD, GOOD, Tile, draw_sheet
-from idea_engine.photos import photo_key
-from portrait_world.people import person
-from portrait_world.portrait import render
-from portrait_world.shot import photograph
+from idea_engine.faces.embed import doubts, search_photos
+from idea_engine.faces.align import ARCFACE_TEMPLATE
+from idea_engine.faces.insightface_encoder import load_face_model
+from idea_engine.faces.doctor import REJECT, WARN, examine_photos, only_rows, report_text
+from idea_engine.faces.measures import head_pose
+from idea_engine.sheets.numbered import BAD, GOOD, Tile, draw_sheet
+from idea_engine.training.pictures import photo_key
+from portrait_world.world.people import person
+from portrait_world.drawing.portrait import render
+from portrait_world.world.portrayal import photograph
 
 PEOPLE = (0, 1, 2, 3)
 

@@ -13,7 +13,7 @@ from peak_memory import peak_memory
 from PIL import Image
 
 from idea_engine.errors import BadImageError
-from idea_engine.pictures import MAX_PIXELS, read_photo
+from idea_engine.files.pictures import MAX_PIXELS, read_photo
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="measured with a Unix system call")
 
@@ -71,7 +71,7 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(tmp_path):
     path = grey_png(tmp_path / "anna.png", 13_100, 13_000)
     assert path.stat().st_size < 600_000
     started = time.monotonic()
-    grown, said = peak_memory("from idea_engine.pictures import read_photo", f"read_photo({str(path)!r})")
+    grown, said = peak_memory("from idea_engine.files.pictures import read_photo", f"read_photo({str(path)!r})")
     assert said.startswith("BadImageError") and "13100 × 13000 pixels, expected at most 64 million" in said
     assert grown < 50e6 and time.monotonic() - started < 20
 
@@ -80,7 +80,7 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(tmp_path):
 def test_the_largest_picture_takes_no_more_than_its_pixels(tmp_path):
     path = tmp_path / "anna.jpg"
     Image.new("RGB", (8000, 8000), "red").save(path)
-    grown, said = peak_memory("from idea_engine.pictures import read_photo; import PIL.JpegImagePlugin", f"assert read_photo({str(path)!r}).shape == (8000, 8000, 3)")
+    grown, said = peak_memory("from idea_engine.files.pictures import read_photo; import PIL.JpegImagePlugin", f"assert read_photo({str(path)!r}).shape == (8000, 8000, 3)")
     assert not said and grown < 20 * MAX_PIXELS
 
 

@@ -2,14 +2,14 @@
 import pytest
 import torch
 
-from idea_engine.checkpoint import Checkpoint
-from idea_engine.identity import named_tensors
+from idea_engine.training.checkpoint import Checkpoint
+from idea_engine.identity.operations import named_tensors
 from idea_engine.methods import build
-from idea_engine.previews import GUIDANCE, SAMPLER_STEPS, TEMPLATE, Previews, PreviewPainter
-from idea_engine.prior import elsewhere
-from idea_engine.tokens import prompt_inputs, tokenize_template
-from idea_engine.train import train
-from idea_engine.train_config import TrainConfig
+from idea_engine.training.previews import GUIDANCE, SAMPLER_STEPS, TEMPLATE, Previews, PreviewPainter
+from idea_engine.training.prior import elsewhere
+from idea_engine.prompts.trigger import prompt_inputs, tokenize_template
+from idea_engine.training.loop import train
+from idea_engine.training.config import TrainConfig
 
 CONFIG = TrainConfig(steps=6, batch=1, resolution=64)
 

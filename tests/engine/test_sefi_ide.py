@@ -4,14 +4,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from idea_engine.checkpoint import Checkpoint
+from idea_engine.training.checkpoint import Checkpoint
 from idea_engine.errors import TrainingError
-from idea_engine.losses import AnchorDistance
+from idea_engine.training.losses import AnchorDistance
 from idea_engine.methods import RECIPES, build
 from idea_engine.methods.id_ea import IDEA
 from idea_engine.methods.sefi_ide import SEFI, with_attention, with_stages
-from idea_engine.tokens import tokenize_template
-from idea_engine.train import TrainConfig, train
+from idea_engine.prompts.trigger import tokenize_template
+from idea_engine.training.loop import TrainConfig, train
 
 TEMPLATES = ("a photo of a face of {tokens} person", "a sketch of {tokens}")
 TIMESTEPS = torch.tensor([10, 250, 450, 650, 999])  # one in each of five stages
@@ -146,8 +146,8 @@ def test_the_plain_tokens_are_the_nearest_single_vectors(backend, enhance):
 
 def test_the_plain_tokens_alone_give_a_likeness(backend, enhance, photo):
     """What ``embedding:anna`` reads explains the photograph far better than the average person does."""
-    from idea_engine.losses import noise_loss
-    from idea_engine.photos import prepare_photos
+    from idea_engine.training.losses import noise_loss
+    from idea_engine.training.pictures import prepare_photos
 
     enhanced = enhance(backend)
     identity, _ = train(backend, enhanced, [photo], TrainConfig(recipe="sefi", attention="off", steps=60, batch=4, resolution=64, templates=TEMPLATES[:1]))
@@ -195,7 +195,7 @@ def test_both_ideas_are_options_of_every_recipe_each_alone(recipe):
 
 
 def test_a_cancelled_training_in_stages_resumes_to_the_very_same_identity(backend, enhance, photo, tmp_path):
-    from idea_engine.identity import content_hash
+    from idea_engine.identity.operations import content_hash
 
     config = TrainConfig(recipe="fast", stages=2, attention="face_word", steps=5, batch=2, resolution=64)
     whole, _ = train(backend, enhance(backend), [photo], config)

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from idea_engine.stages import stage_at, stage_bounds, stage_of
+from idea_engine.backends.noise_stages import stage_at, stage_bounds, stage_of
 
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
 KEPT = torch.cumprod(1 - BETAS, 0)

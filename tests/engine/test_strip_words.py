@@ -5,7 +5,7 @@ from pathlib import Path
 
 import idea_engine
 import pytest
-from launcher.locales import LANGUAGES
+from tools.locales import LANGUAGES
 
 SCRIPTS = Path(idea_engine.__file__).parent.parent / "web" / "js"
 WORDS = json.loads(re.search(r"^export const WORDS = (\{.*?^\});$", (SCRIPTS / "words.js").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1])

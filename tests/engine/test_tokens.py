@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from idea_engine.errors import TriggerError
-from idea_engine.tokens import check_trigger, prompt_inputs, scene_of, tokenize_template, trigger_pattern
-from idea_engine.train_config import prompt_templates
+from idea_engine.prompts.trigger import check_trigger, prompt_inputs, scene_of, tokenize_template, trigger_pattern
+from idea_engine.training.config import prompt_templates
 
 
 @pytest.mark.parametrize("trigger", ["<anna>", "<anna-2>", "sks_person", "<Jürgen>", "zxqv7"])

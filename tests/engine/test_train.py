@@ -8,17 +8,17 @@ import torch
 from recipes import CONDITIONED
 
 from idea_engine.backends.base import Prediction
-from idea_engine.checkpoint import Checkpoint
+from idea_engine.training.checkpoint import Checkpoint
 from idea_engine.errors import BadImageError, TrainingError, TriggerError
-from idea_engine.identity import named_tensors
+from idea_engine.identity.operations import named_tensors
 from idea_engine.methods import RECIPES, build
-from idea_engine.methods.base import set_trainable
+from idea_engine.methods.module import set_trainable
 from idea_engine.methods.id_ea import BALANCED, BEST, FAST, PAPER, RELEASED
-from idea_engine.losses import noise_loss
-from idea_engine.batch import draw_batch
-from idea_engine.train import _Run, train
-from idea_engine.train_config import TrainConfig, prompt_templates
-from idea_engine.photos import prepare_masks, prepare_photos
+from idea_engine.training.losses import noise_loss
+from idea_engine.training.batch import draw_batch
+from idea_engine.training.loop import _Run, train
+from idea_engine.training.config import TrainConfig, prompt_templates
+from idea_engine.training.pictures import prepare_masks, prepare_photos
 
 SHORT = dict(steps=4, batch=2, resolution=64)
 

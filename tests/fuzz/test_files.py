@@ -15,14 +15,14 @@ import torch
 from fuzzing import mutated, mutated_safetensors, random_name, random_program, write
 from safetensors.torch import save, save_file
 
-from idea_engine.atomic_write import atomic_write
+from idea_engine.files.atomic_write import atomic_write
 from idea_engine.errors import BadImageError, FaceCLIPFileError, FaceModelError, FaceNotFoundError, IdentityFileError
-from idea_engine.file_names import portable_parts
-from idea_engine.foreign_text import parsed_json, shown
-from idea_engine.identity import rounded
-from idea_engine.identity_file import inspect_identity, save_identity
-from idea_engine.identity_import import read_identity
-from idea_engine.types import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
+from idea_engine.files.file_names import portable_parts
+from idea_engine.files.foreign_text import parsed_json, shown
+from idea_engine.identity.operations import rounded
+from idea_engine.identity.file import inspect_identity, save_identity
+from idea_engine.identity.foreign_files import read_identity
+from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_pickles(fuzzer, tmp_path):
 
 
 def test_pictures(fuzzer, tmp_path):
-    from idea_engine.pictures import read_photo
+    from idea_engine.files.pictures import read_photo
     from PIL import Image, features
 
     picture = Image.linear_gradient("L").resize((64, 48)).convert("RGB")
@@ -138,9 +138,9 @@ def test_pictures(fuzzer, tmp_path):
 
 def test_face_packs(fuzzer, tmp_path):
     from drawn_faces import drawn_face
-    from idea_engine.face import embed_faces
-    from idea_engine.insightface_encoder import load_face_model
-    from launcher.demo_face_pack import make_face_pack
+    from idea_engine.faces.embed import embed_faces
+    from idea_engine.faces.insightface_encoder import load_face_model
+    from launcher.stand_ins.face_pack import make_face_pack
 
     good, folder, photo = make_face_pack(tmp_path / "good"), tmp_path / "pack", drawn_face(0)[0]
 

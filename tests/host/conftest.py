@@ -9,7 +9,7 @@ import pytest
 from launcher import hosts
 from launcher.base_directory import BaseDirectory
 from launcher.client import Client, Execution
-from launcher.demo_models import demo_checkpoint, demo_face_pack
+from launcher.stand_ins import demo_checkpoint, demo_face_pack
 from launcher.environment import Environment
 from launcher.server import PACK_NAME, HostProcess
 

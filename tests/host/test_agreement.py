@@ -16,7 +16,7 @@ def sd1_pipeline(folder):
     """The host's tiny SD1.5 model, exported by `agreement:weights`, as a StableDiffusionPipeline."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from portrait_world import tokenizer
-    from portrait_world.denoiser import DIFFUSERS_CONFIG, host_key
+    from portrait_world.networks.denoiser import DIFFUSERS_CONFIG, host_key
     from safetensors.torch import load_file
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -61,8 +61,8 @@ def diffusers_prediction(pipe, held, timestep):
 
 def compare(host, graph, loader, pipe, path, folder, timesteps=TIMESTEPS):
     """Both worlds with the identity of the file ``path`` at several timesteps: they agree, and the identity matters."""
-    from idea_engine.backends.diffusers_apply import applied
-    from idea_engine.identity_file import load_identity
+    from idea_engine.applying.diffusers import applied
+    from idea_engine.identity.file import load_identity
     from safetensors.torch import load_file
 
     latents, answer = latents_file(folder), folder / "answer.safetensors"
@@ -92,7 +92,7 @@ def both(host, graph, tmp_path):
 @pytest.mark.parametrize("recipe", ("fast", "paper", "released"))
 def test_both_worlds_predict_the_same_noise_with_an_applied_identity(host, graph, both, tmp_path, recipe):
     from idea_engine.backends.diffusers import DiffusersBackend
-    from idea_engine.identity_file import save_identity
+    from idea_engine.identity.file import save_identity
 
     loader, pipe = both
     path = save_identity(random_identity(DiffusersBackend(pipe), recipe=recipe), tmp_path / f"agreement_{recipe}")
@@ -101,7 +101,7 @@ def test_both_worlds_predict_the_same_noise_with_an_applied_identity(host, graph
 
 def test_both_worlds_name_a_base_model_alike(host, graph, both):
     """So that what ``idea-engine check`` advises for a checkpoint is found by the nodes."""
-    from idea_engine.base_advice import base_hash
+    from idea_engine.judging.base_advice import base_hash
 
     loader, pipe = both
     theirs = host.probe(graph, "identities:base_hash", a=loader[0], b=loader[1], c=loader[2])
@@ -112,7 +112,7 @@ def test_both_worlds_name_a_base_model_alike(host, graph, both):
 def test_both_worlds_read_the_same_stage_up_to_its_last_timestep(host, graph, both, tmp_path, recipe):
     """Stages alone, and stages with keys and values of their own."""
     from idea_engine.backends.diffusers import DiffusersBackend
-    from idea_engine.identity_file import save_identity
+    from idea_engine.identity.file import save_identity
 
     loader, pipe = both
     backend = DiffusersBackend(pipe)
@@ -122,12 +122,12 @@ def test_both_worlds_read_the_same_stage_up_to_its_last_timestep(host, graph, bo
 
 
 def test_an_identity_trained_with_diffusers_is_the_same_person_in_the_host(host, graph, both, tmp_path):
-    from idea_engine.anchors import compute_anchor
+    from idea_engine.identity.anchor import compute_anchor
     from idea_engine.backends.diffusers import DiffusersBackend
-    from idea_engine.identity_file import save_identity
-    from idea_engine.train import TrainConfig
-    from idea_engine.train import train as learn
-    from idea_engine.types import EnhancedIdentity
+    from idea_engine.identity.file import save_identity
+    from idea_engine.training.loop import TrainConfig
+    from idea_engine.training.loop import train as learn
+    from idea_engine.identity.identity import EnhancedIdentity
 
     loader, pipe = both
     backend = DiffusersBackend(pipe)
@@ -150,7 +150,7 @@ def test_an_identity_trained_in_the_host_is_the_same_person_with_diffusers(host,
 
 def test_the_portrait_world_is_one_model_in_both_worlds(host, graph, tmp_path):
     from idea_engine.backends.diffusers import DiffusersBackend
-    from idea_engine.identity_file import save_identity
+    from idea_engine.identity.file import save_identity
     from portrait_world.pipeline import load_pipeline
 
     pipe = load_pipeline()

@@ -15,8 +15,8 @@ from tiny_graphs import apply, face_model, photographs, probe, sample, tiny
 @pytest.fixture(scope="module")
 def world():
     """The Portrait World as the engine sees it, and its recognizer."""
-    from portrait_world.likeness import face_model as world_pack
-    from portrait_world.trial import anchor_of_names, open_backend
+    from portrait_world.judging.likeness import face_model as world_pack
+    from portrait_world.trials.trial import anchor_of_names, open_backend
 
     return open_backend(), anchor_of_names(open_backend()), world_pack().recognizer
 
@@ -76,9 +76,9 @@ def test_a_photograph_is_drawn_with_nothing_trained_and_automatic_finds_the_file
 def test_the_host_reads_the_same_person_as_the_engine(host, graph, made, world):
     from idea_engine.enhancer.file import load_enhancer
     from idea_engine.enhancer.person import person_at_once
-    from portrait_world.likeness import face_model as world_pack
-    from idea_engine.face import embed_faces
-    from idea_engine.identity import named_tensors
+    from portrait_world.judging.likeness import face_model as world_pack
+    from idea_engine.faces.embed import embed_faces
+    from idea_engine.identity.operations import named_tensors
     from launcher.portrait import PHOTO
     from PIL import Image
     import numpy

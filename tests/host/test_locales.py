@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from launcher.locales import LANGUAGES, english, leaves, read
+from tools.locales import LANGUAGES, english, leaves, read
 
 
 @pytest.fixture(scope="module")

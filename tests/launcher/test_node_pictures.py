@@ -1,5 +1,5 @@
 """The graph that is photographed for the help pages. That it runs is seen when the pictures are made, in a browser."""
-from launcher.node_pictures import graph, picture_names
+from tools.node_pictures import graph, picture_names
 from launcher.requirements import CHECKOUT
 
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (CHECKOUT / "web" / "docs").glob("*.md")}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from launcher.cache import quickstart_folder
-from launcher.demo_models import demo_checkpoint, demo_face_pack
+from launcher.stand_ins import demo_checkpoint, demo_face_pack
 from launcher.environment import Environment
 from launcher.hosts import find_checkouts
 from PIL import Image
@@ -53,7 +53,7 @@ def test_beside_an_onnxruntime_of_ones_own_insightface_gets_everything_else_it_n
     """The two lines of 'Face recognizer', and the same in the node's message, against what insightface itself says."""
     from importlib.metadata import requires
 
-    from idea_engine.face_pack import missing_package_sentence
+    from idea_engine.faces.pack import missing_package_sentence
 
     def name(requirement):
         return re.match(r"[\w.-]+", requirement)[0].lower()
@@ -112,9 +112,9 @@ def test_the_main_job_makes_a_portrait_and_a_report(tmp_path):
 
 @pytest.mark.quickstart
 def test_a_photograph_of_ones_own_is_learned_and_its_identity_used_again(tmp_path):
-    from portrait_world.people import person
-    from portrait_world.portrait import render
-    from portrait_world.shot import Shot
+    from portrait_world.world.people import person
+    from portrait_world.drawing.portrait import render
+    from portrait_world.world.portrayal import Shot
 
     Image.fromarray(render(person("test", 7), Shot(scene="beach"), size=256)).save(tmp_path / "me.png")
     said = run([*arguments(MAIN_JOB), "--photo", "me.png", "--rehearse"], tmp_path)
@@ -138,8 +138,8 @@ def test_models_of_ones_own_are_taken(tmp_path):
 
 @pytest.mark.quickstart
 def test_a_saved_identity_is_used_without_training(tmp_path):
-    from idea_engine.identity_file import save_identity
-    from idea_engine.types import Identity, IdentityMetadata, ModelFamily
+    from idea_engine.identity.file import save_identity
+    from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
 
     family = ModelFamily("sd1", {"clip_l": 768})
     save_identity(Identity(family, {"clip_l": torch.randn(2, 768)}, IdentityMetadata("<somebody>", "imported", "sd1")), tmp_path / "anna")

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_world.people import person
-from portrait_world.portrait import landmarks, render
-from portrait_world.shot import Shot, photograph
+from portrait_world.world.people import person
+from portrait_world.drawing.portrait import landmarks, render
+from portrait_world.world.portrayal import Shot, photograph
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_everything_made_here_has_the_licence_of_this_repository(shipped):
 
 
 def test_a_picture_survives_the_autoencoder(shipped, photos):
-    from portrait_world.autoencoder import SD_SCALE, to_pictures, to_tensor
+    from portrait_world.networks.autoencoder import SD_SCALE, to_pictures, to_tensor
 
     latents = shipped.autoencoder().encode(to_tensor(photos))
     assert latents.shape == (48, 4, 16, 16)
@@ -44,7 +44,7 @@ def test_a_picture_survives_the_autoencoder(shipped, photos):
 
 
 def test_the_judge_tells_people_apart(shipped, photos):
-    from portrait_world.similarity import judge_embeddings
+    from portrait_world.judging.similarity import judge_embeddings
 
     cosines = judge_embeddings(photos) @ judge_embeddings(photos).T
     own = torch.tensor([float(cosines[2 * i, 2 * i + 1]) for i in range(24)])
@@ -53,7 +53,7 @@ def test_the_judge_tells_people_apart(shipped, photos):
 
 
 def test_the_attribute_judge_reads_plain_photographs(shipped):
-    from portrait_world.similarity import read_attributes
+    from portrait_world.judging.similarity import read_attributes
 
     shots = [Shot(scene=s, colour=c, seed=k) for k, (s, c) in enumerate(zip(("beach", "city", "library", "space"), ("red", "blue", "green", "yellow")))]
     seen = read_attributes(np.stack([render(person("validation", k), shot) for k, shot in enumerate(shots)]))

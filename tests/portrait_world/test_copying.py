@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from portrait_world.people import person
-from portrait_world.portrait import render
-from portrait_world.shot import photograph
+from portrait_world.world.people import person
+from portrait_world.drawing.portrait import render
+from portrait_world.world.portrayal import photograph
 
-from idea_engine.evaluate import COPYING_WARNING, copying
+from idea_engine.judging.likeness import COPYING_WARNING, copying
 
 PEOPLE, REFERENCES, FRESH, COPIED = 20, 8, 6, 2
 SIDE = 128
@@ -41,16 +41,16 @@ CHANGES = (exact, cropped, compressed, recoloured)
 
 
 def by_the_judge(pictures):
-    from portrait_world.similarity import judge_embeddings
+    from portrait_world.judging.similarity import judge_embeddings
 
     return judge_embeddings(np.stack(pictures)), torch.ones(len(pictures), dtype=torch.bool)
 
 
 def by_the_face_pack(pictures):
     pytest.importorskip("insightface.app")
-    from idea_engine.face import embed_faces, search_photos
-    from idea_engine.face_pack import DEMO_DETECTION_SIZE
-    from idea_engine.insightface_encoder import load_face_model
+    from idea_engine.faces.embed import embed_faces, search_photos
+    from idea_engine.faces.pack import DEMO_DETECTION_SIZE
+    from idea_engine.faces.insightface_encoder import load_face_model
     from portrait_world.assets import FACE_PACK
 
     encoder = load_face_model(FACE_PACK, "CPU", DEMO_DETECTION_SIZE)
@@ -93,5 +93,5 @@ def warned(measured, count, pictures):
 def test_fresh_photographs_are_let_through_and_copies_are_not(measured, count):
     alarms = warned(measured, count, lambda fresh, copies: fresh)
     caught = {change.__name__: warned(measured, count, lambda fresh, copies, change=change: copies[change]) for change in CHANGES}
-    print(f"{count} references: false alarms {alarms:.3f}, caught {caught}")  # the figures of idea_engine/evaluate.py
+    print(f"{count} references: false alarms {alarms:.3f}, caught {caught}")  # the figures of idea_engine/judging/likeness.py
     assert alarms <= 0.08 and caught["exact"] == 1.0 and sum(caught.values()) / len(caught) >= 0.85

@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-from portrait_world import noise
-from portrait_world.denoiser import HOST_CONFIG, build, host_key, host_state_dict
+from portrait_world.networks import noise
+from portrait_world.networks.denoiser import HOST_CONFIG, build, host_key, host_state_dict
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 import torch
 from idea_engine.enhancer.file import read_label
 from portrait_world.enhancer import PATH, person_at_once
-from portrait_world.likeness import face_model, scale
-from portrait_world.people import SPLITS, person
+from portrait_world.judging.likeness import face_model, scale
+from portrait_world.world.people import SPLITS, person
 from portrait_world.train.enhancer import measures
-from portrait_world.trial import anchor_of_names, open_backend, read_faces, reference_photographs, run_trial
+from portrait_world.trials.trial import anchor_of_names, open_backend, read_faces, reference_photographs, run_trial
 
 
 def test_it_fits_the_shipped_model_and_face_pack_and_is_small():
@@ -27,7 +27,7 @@ def test_several_photographs_of_a_person_say_nearly_the_same():
     anchor = anchor_of_names(backend)
     _, faces = read_faces(reference_photographs("test", 7, 3))
     ending = lambda face: person_at_once(backend, face, anchor).ending  # noqa: E731
-    from idea_engine.photo_doctor import only_rows
+    from idea_engine.faces.doctor import only_rows
 
     one, other = (ending(only_rows(faces, [row])) for row in (0, 1))
     _, somebody = read_faces(reference_photographs("test", 8, 1))

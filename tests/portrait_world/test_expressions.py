@@ -1,12 +1,12 @@
 """The model's own reading of what a face does, on people that it has never seen."""
-from portrait_world.trial import open_backend, read_faces, reference_photographs, reference_shots
+from portrait_world.trials.trial import open_backend, read_faces, reference_photographs, reference_shots
 
 WORDS = {"neutral": "with a neutral face", "smiling": "smiling", "sad": "looking sad", "surprised": "looking surprised", "angry": "looking angry"}
 
 
 def test_most_expressions_are_read_from_one_photograph(shipped):
-    from idea_engine.expressions import EXPRESSIONS, read_expressions
-    from idea_engine.photos import prepare_masks, prepare_photos
+    from idea_engine.training.expressions import EXPRESSIONS, read_expressions
+    from idea_engine.training.pictures import prepare_masks, prepare_photos
 
     assert set(WORDS.values()) == set(EXPRESSIONS)
     backend = open_backend()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from portrait_world import assets, faceclip, tokenizer
-from portrait_world.shot import Shot
+from portrait_world.world.portrayal import Shot
 
 PROMPTS = ["a photo of a person on a beach", ""]
 
@@ -16,7 +16,7 @@ def encoder():
 
 def photographed(count=1, index=0):
     """A FaceEmbedding of a validation person, by the world's own face pack."""
-    from portrait_world.trial import read_faces, reference_photographs
+    from portrait_world.trials.trial import read_faces, reference_photographs
 
     return read_faces(reference_photographs("validation", index, count))[1]
 
@@ -45,7 +45,7 @@ def test_a_face_and_a_prompt_give_the_rows_the_denoiser_reads(encoder):
 
 
 def test_several_photographs_of_a_person_are_drawn_as_one_and_the_same_seed_gives_the_same_picture():
-    from portrait_world.faceclip_trial import draw
+    from portrait_world.trials.faceclip_trial import draw
 
     face, shots = photographed(count=2), (Shot(scene="beach"), Shot(scene="library", style="sketch"))
     first = draw(face, shots, seed=1, steps=2)

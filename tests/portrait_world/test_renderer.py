@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from portrait_world.anna import anna, photograph
-from portrait_world.people import FIRST_NAMES, LAST_NAMES, SPLITS, name, names, person
-from portrait_world.portrait import face_box, landmarks, render
-from portrait_world.shot import Shot, sample_shot
+from portrait_world.drawing.anna import anna, photograph
+from portrait_world.world.people import FIRST_NAMES, LAST_NAMES, SPLITS, name, names, person
+from portrait_world.drawing.portrait import face_box, landmarks, render
+from portrait_world.world.portrayal import Shot, sample_shot
 
 
 def test_the_same_person_and_shot_give_the_same_bytes():

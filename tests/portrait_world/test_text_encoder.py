@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from portrait_world import tokenizer
-from portrait_world.text_encoder import CONFIG, TABLE, TextEncoder, expanded_state_dict, used_ids
+from portrait_world.networks.text_encoder import CONFIG, TABLE, TextEncoder, expanded_state_dict, used_ids
 
 PROMPTS = ["", "a photo of anna smith", "An oil painting, 1234 naïve <anna>'s (word:1.2)", "x " * 200]
 

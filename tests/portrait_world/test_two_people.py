@@ -1,8 +1,8 @@
 """The measurement of two people in one picture: photographs side by side score as who they show, and baselines get no help."""
 import numpy as np
 import pytest
-from portrait_world.likeness import scale
-from portrait_world.two_people import ARRANGEMENTS, SHOTS, SIDE, graph, judge, photographed, summary
+from portrait_world.judging.likeness import scale
+from benchmarks.two_people import ARRANGEMENTS, SHOTS, SIDE, graph, judge, photographed, summary
 
 PAIR = (4, 9)
 

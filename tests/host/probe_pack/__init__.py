@@ -33,7 +33,7 @@ class Probe:
     d: Any = None
 
     def module(self, name: str) -> ModuleType:
-        """Return a module of our pack as the host has it, by its dotted path: `nodes.host.attention`, `idea_engine.tokens`."""
+        """Return a module of our pack as the host has it, by its dotted path: `nodes.host.attention`, `idea_engine.prompts.trigger`."""
         return importlib.import_module(f".{name}", package=loaded_pack().__name__)
 
 

@@ -5,7 +5,7 @@ import torch
 
 def photographs(probe):
     """arguments: shots [[person, shot], …], blur: numbers of pictures to blur, blank: numbers to leave without a face, size → IMAGE."""
-    people, portrait, shot = (probe.module(f"portrait_world.{name}") for name in ("people", "portrait", "shot"))
+    people, portrait, shot = (probe.module(f"portrait_world.{name}") for name in ("world.people", "drawing.portrait", "world.portrayal"))
     a, pictures = probe.arguments, []
     for who, number in a["shots"]:
         drawn = portrait.render(people.person("validation", who), shot.photograph(np.random.default_rng([who, number])), a.get("size", 256))

@@ -4,7 +4,7 @@ import torch
 
 def contexts(probe):
     """a, b: MODEL, CLIP; c: Identity → differences from contexts computed by hand, and whether a foreign context passes untouched."""
-    applied = probe.module("idea_engine.applied").AppliedIdentity(probe.c)
+    applied = probe.module("idea_engine.applying.applied").AppliedIdentity(probe.c)
     model = probe.module("nodes.host.attention").with_identity(probe.a, applied)
     clip = probe.module("nodes.host.prompt_tokens").with_identity(probe.b, applied)
     tokens = clip.tokenize("a photo of <anna> person")

@@ -32,7 +32,7 @@ def numbers(probe):
             handle.remove()
     together = watch.look(probe.a, probe.b, text, named, latent, 0.4, 0)
     hand = []
-    coarse = probe.module("idea_engine.attention_maps")
+    coarse = probe.module("idea_engine.backends.attention_maps")
     scales = probe.module("nodes.host.family").cross_attention_scales(probe.a.model.diffusion_model)
     for number in coarse.map_blocks(scales):
         block = list(blocks.values())[number][1]
@@ -89,7 +89,7 @@ def attention_calls(probe):
         for (module, attribute, _), original in zip(replaced, originals):
             setattr(module, attribute, original)
     scales = probe.module("nodes.host.family").cross_attention_scales(probe.a.model.diffusion_model)
-    blocks = len(probe.module("idea_engine.attention_maps").map_blocks(scales))
+    blocks = len(probe.module("idea_engine.backends.attention_maps").map_blocks(scales))
     return {"plain": plain, "drawing": drawing, "looking": {**looking, "host": looking["host"] - encoding["host"]}, "blocks": blocks}
 
 

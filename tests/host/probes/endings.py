@@ -7,7 +7,7 @@ import torch
 def added(probe):
     """a: CLIP; b: Identity; arguments: text → at which positions something was added, how far it is from the ending at the worst, and what share of the
     ending it is at each position."""
-    applied, with_identity = probe.module("idea_engine.applied").AppliedIdentity, probe.module("nodes.host.prompt_tokens").with_identity
+    applied, with_identity = probe.module("idea_engine.applying.applied").AppliedIdentity, probe.module("nodes.host.prompt_tokens").with_identity
 
     def encoded(identity):
         clip = with_identity(probe.a, applied(identity))

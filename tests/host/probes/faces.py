@@ -4,7 +4,7 @@ import torch
 
 def made_up(probe):
     """arguments: seed → a FaceEmbedding."""
-    types = probe.module("idea_engine.types")
+    types = probe.module("idea_engine.identity.identity")
     vector = torch.nn.functional.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(probe.arguments.get("seed", 0))), dim=1)
     face = types.FaceEmbedding(
         vector, torch.ones(1), torch.zeros(1, 4), torch.zeros(1, 5, 2), torch.zeros(1, 112, 112, 3), (torch.ones(64, 64),), (0,), "made up", "none"
@@ -16,7 +16,7 @@ def identity(probe):
     """a: CLIP, b: MODEL; arguments: seed, trigger, recipe, stages, anchor_seed → an Identity with every part set to random values, as if trained."""
     from dataclasses import replace
 
-    types = probe.module("idea_engine.types")
+    types = probe.module("idea_engine.identity.identity")
     backend = probe.module("nodes.host.backend").TextBackend(probe.a)
     family, d, n = backend.family, backend.family.context_width, 2
     blocks = probe.module("nodes.host.family").cross_attention_blocks(probe.b.model.diffusion_model)
@@ -51,7 +51,7 @@ def identity(probe):
     if stages:
         tokens = lambda: {key: rand(n, width) for key, width in family.encoders.items()}  # noqa: E731
         made = replace(made, stages=tuple(types.StageTokens(tokens(), tokens()) for _ in range(stages)))
-    return {"outputs": (probe.module("idea_engine.identity").rounded(made),)}
+    return {"outputs": (probe.module("idea_engine.identity.operations").rounded(made),)}
 
 
 def describe(probe):

@@ -7,7 +7,7 @@ import torch
 
 def nan_after(probe):
     """a, b, c: MODEL, CLIP, VAE; d: EnhancedIdentity; arguments: steps → never returns: the loss is NaN from then on."""
-    train = probe.module("idea_engine.train")
+    train = probe.module("idea_engine.training.loop")
     backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
     good, calls = backend.predict, []
 
@@ -22,7 +22,7 @@ def nan_after(probe):
 
 def out_of_memory(probe):
     """a … d as above; memory for one picture at a time only → micro batch and losses."""
-    train = probe.module("idea_engine.train")
+    train = probe.module("idea_engine.training.loop")
     backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
     good = backend.predict
 
@@ -57,7 +57,7 @@ def first_step_is_nan(probe):
 
 def fill_the_disk(probe):
     """From now on no identity can be written; :func:`make_room` ends it."""
-    files = probe.module("idea_engine.identity_file")
+    files = probe.module("idea_engine.identity.file")
 
     def full(path, write):
         raise OSError(28, "No space left on device")
@@ -67,5 +67,5 @@ def fill_the_disk(probe):
 
 def make_room(probe):
     """Undo :func:`fill_the_disk`."""
-    files = probe.module("idea_engine.identity_file")
+    files = probe.module("idea_engine.identity.file")
     files.atomic_write = files.room

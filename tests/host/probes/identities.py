@@ -4,7 +4,7 @@ from pathlib import Path
 
 def digest(probe):
     """a: Identity → its content hash."""
-    return probe.module("idea_engine.identity").content_hash(probe.a)
+    return probe.module("idea_engine.identity.operations").content_hash(probe.a)
 
 
 def summary(probe):
@@ -46,7 +46,7 @@ def kept_trainings(probe):
 
 def save_always(probe):
     """From now on a running training is saved as often as a twentieth of the time allows."""
-    probe.module("idea_engine.checkpoint").SAVE_SECONDS = 0.0
+    probe.module("idea_engine.training.checkpoint").SAVE_SECONDS = 0.0
 
 
 def trimmed(probe):
@@ -112,7 +112,7 @@ def tokens_only(probe):
     """a: CLIP; arguments: seed → an Identity that is nothing but its pseudo-tokens."""
     import torch
 
-    types = probe.module("idea_engine.types")
+    types = probe.module("idea_engine.identity.identity")
     family = probe.module("nodes.host.family").clip_family(probe.a)
     g = torch.Generator().manual_seed(probe.arguments["seed"])
     tokens = {key: torch.randn(2, width, generator=g) for key, width in family.encoders.items()}
@@ -137,7 +137,7 @@ def _tensors(probe, person):
     """Every tensor of an Identity, or of the one an EnhancedIdentity is at once, by its name in the file; the face aside."""
     from dataclasses import replace
 
-    engine = probe.module("idea_engine.identity")
+    engine = probe.module("idea_engine.identity.operations")
     return engine.named_tensors(replace(engine.as_identity(person), face=None))
 
 

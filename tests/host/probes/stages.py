@@ -4,7 +4,7 @@ import torch
 
 def _plain(probe, identity, tokens):
     """An identity of nothing but ``tokens``."""
-    types = probe.module("idea_engine.types")
+    types = probe.module("idea_engine.identity.identity")
     return types.Identity(identity.family, tokens, identity.metadata)
 
 
@@ -12,7 +12,7 @@ def reference(probe):
     """a: MODEL, b: CLIP, c: Identity in stages; arguments: text → a MODEL that reads the stages at the prompt's known positions, and the CLIP
     of the plain tokens. Each stage's rows come from an encoding of their own; the stage comes from the host's timestep of the noise level; the
     prompt is found, wherever it was wired, by all of its numbers."""
-    applied_nodes, tokens = probe.module("idea_engine.applied"), probe.module("nodes.host.prompt_tokens")
+    applied_nodes, tokens = probe.module("idea_engine.applying.applied"), probe.module("nodes.host.prompt_tokens")
     identity, text = probe.c, probe.arguments["text"]
 
     def encode(rows):
@@ -47,7 +47,7 @@ def one_stage(probe):
     """a: Identity → the same with a single stage that reads the plain tokens, and the same without stages."""
     from dataclasses import replace
 
-    types = probe.module("idea_engine.types")
+    types = probe.module("idea_engine.identity.identity")
     made = replace(probe.a, stages=(types.StageTokens(probe.a.tokens, probe.a.tokens),))
     return {"outputs": (made, replace(probe.a, stages=()))}
 
@@ -56,7 +56,7 @@ def changed(probe):
     """a: Identity; arguments: stage → the same with other tokens in that stage."""
     from dataclasses import replace
 
-    types, stage = probe.module("idea_engine.types"), probe.arguments["stage"]
+    types, stage = probe.module("idea_engine.identity.identity"), probe.arguments["stage"]
     other = types.StageTokens(*({key: rows + 1 + torch.randn(rows.shape, generator=torch.Generator().manual_seed(1)) for key, rows in tokens.items()}
                                 for tokens in (probe.a.stages[stage].key, probe.a.stages[stage].value)))
     return {"outputs": (replace(probe.a, stages=(*probe.a.stages[:stage], other, *probe.a.stages[stage + 1 :])),)}
@@ -160,7 +160,7 @@ def calls(probe):
 
 def sigma_reads(probe):
     """a: MODEL, b: CLIP, c: Identity → how often a step of sampling reads the noise level from the device, over all blocks."""
-    applied = probe.module("idea_engine.applied").AppliedIdentity(probe.c)
+    applied = probe.module("idea_engine.applying.applied").AppliedIdentity(probe.c)
     model = probe.module("nodes.host.attention").with_identity(probe.a, applied)
     context = probe.module("nodes.host.prompt_tokens").with_identity(probe.b, applied)
     context = context.encode_from_tokens(context.tokenize("a photo of <anna> person"))

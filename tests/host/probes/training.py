@@ -8,12 +8,12 @@ PROMPT = "a photo of {tokens} person wearing an oversized sweater"
 
 def _setup(probe, recipe):
     """a, b, c: MODEL, CLIP, VAE; d: EnhancedIdentity → backend and a training that has not begun."""
-    train = probe.module("idea_engine.train")
+    train = probe.module("idea_engine.training.loop")
     backend = probe.module("nodes.host.backend").ComfyBackend(probe.a, probe.b, probe.c)
     chosen = {name: probe.arguments[name] for name in ("seed", "stages", "attention", "lr") if name in probe.arguments}
     config = train.TrainConfig(recipe=recipe, steps=30, batch=probe.arguments.get("batch", 2), resolution=64, templates=(PROMPT,), **chosen)
     photo = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(3))
-    photos, mask = probe.module("idea_engine.photos"), torch.zeros(64, 64)
+    photos, mask = probe.module("idea_engine.training.pictures"), torch.zeros(64, 64)
     mask[16:48, 16:48] = 1.0
     pictures, faces = photos.prepare_photos([photo], 64), photos.prepare_masks([mask], [photo], 64)
     build = probe.module("idea_engine.methods").build
@@ -38,13 +38,13 @@ def _shake(module):
 
 def finite_differences(probe):
     """arguments: recipe, stages, attention → part: (slope measured, norm of the gradient, step)."""
-    train = probe.module("idea_engine.train")
+    train = probe.module("idea_engine.training.loop")
     recipe = probe.arguments["recipe"]
     backend, run = _setup(probe, recipe)
     run.learns_from = 0  # finite differences see the whole UNet
     with torch.inference_mode(False):
         _shake(run.module)
-        batch = probe.module("idea_engine.batch").draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.training.batch").draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
 
         def loss():
             return run.picture_losses(batch, slice(0, 2)).mean() + run.module.regularizer()
@@ -92,7 +92,7 @@ def lean_gradients(probe):
 
     with torch.inference_mode(False):
         _shake(run.module)
-        batch = probe.module("idea_engine.batch").draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
+        batch = probe.module("idea_engine.training.batch").draw_batch(0, 0, 2, len(run.latents), len(run.config.templates), run.latents.shape[1:], 1000)
         found, kept = gradients()
         lean, host.lean = host.lean, lambda unet: nullcontext()
         try:
@@ -105,7 +105,7 @@ def lean_gradients(probe):
 
 def thirty_steps(probe):
     """arguments: recipe → loss over a third of what the training draws, before and after it, and which parts changed."""
-    train = probe.module("idea_engine.train")
+    train = probe.module("idea_engine.training.loop")
     backend, run = _setup(probe, probe.arguments["recipe"])
     with torch.inference_mode(False):
         before = {part: [p.detach().clone() for p in ps] for part, ps in run.module.parts().items()}
@@ -129,7 +129,7 @@ def used_as_trained(probe):
     """
     recipe = probe.arguments["recipe"]
     backend, run = _setup(probe, recipe)
-    applied_nodes = probe.module("idea_engine.applied")
+    applied_nodes = probe.module("idea_engine.applying.applied")
     with torch.inference_mode(False):
         _shake(run.module)
         identity = run.module.identity("<anna>", {}, "")

@@ -1,0 +1,1 @@
+"""How files are written, named by their content, and limited in size."""

@@ -1,0 +1,1 @@
+"""An identity: the nouns, its file, foreign files, merging, fading, and the anchor of the names it starts from."""

@@ -1,0 +1,1 @@
+"""How alike a picture is to a person."""

@@ -1,0 +1,1 @@
+"""The one training loop, with what it reads, measures, keeps and reports."""

@@ -1,0 +1,1 @@
+"""The drawing: a person and a portrayal → pixels, deterministic, at any resolution."""

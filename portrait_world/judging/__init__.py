@@ -1,0 +1,1 @@
+"""Who is it, how alike, and is the world good enough to measure with?"""

@@ -1,0 +1,1 @@
+"""The networks of the world, and the noise they learn under."""
