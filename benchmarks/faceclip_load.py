@@ -96,7 +96,7 @@ def convert(source: str, target: str) -> dict:
 def open_(path: str, kind: str) -> dict:
     import torch
     from idea_engine.faceclip.checkpoint import read
-    from idea_engine.faceclip.encoder import FaceCLIPEncoder
+    from idea_engine.faceclip.load import encoder_from_state_dict
 
     if kind == "cold":
         with open(path, "rb") as file:
@@ -104,7 +104,7 @@ def open_(path: str, kind: str) -> dict:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     started = time.perf_counter()
     tensors, configs = read(Path(path))
-    encoder = FaceCLIPEncoder.from_state_dict(tensors, configs=configs)
+    encoder = encoder_from_state_dict(tensors, configs=configs)
     assert all(value.flatten()[::2048].float().sum().isfinite() for value in encoder.parameters())  # one value of every page of 4 kB
     assert next(encoder.parameters()).dtype == torch.bfloat16
     return {"seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
@@ -113,11 +113,11 @@ def open_(path: str, kind: str) -> dict:
 def encode(path: str, precision: str) -> dict:
     import torch
     from idea_engine.faceclip.checkpoint import read
-    from idea_engine.faceclip.encoder import FaceCLIPEncoder
+    from idea_engine.faceclip.load import encoder_from_state_dict
 
     started = time.perf_counter()
     tensors, configs = read(Path(path))
-    encoder = FaceCLIPEncoder.from_state_dict(tensors, dtype={"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision], configs=configs)
+    encoder = encoder_from_state_dict(tensors, dtype={"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision], configs=configs)
     del tensors
     opened = time.perf_counter() - started
     face = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))

@@ -27,7 +27,7 @@ from idea_engine.backends.diffusers import DiffusersBackend  # noqa: E402
 from idea_engine.methods import build  # noqa: E402
 from idea_engine.methods.id_ea import RELEASED  # noqa: E402
 from idea_engine.training.pictures import prepare_masks, prepare_photos  # noqa: E402
-from idea_engine.identity.identity import EnhancedIdentity  # noqa: E402
+from idea_engine.identity.enhanced import EnhancedIdentity  # noqa: E402
 
 CASES = ("time", "ours", "released", "released-freed")
 NAMES = ("brad pitt", "ann lee", "tom hanks", "emma stone", "bo")

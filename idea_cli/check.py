@@ -12,7 +12,8 @@ from torch import Tensor
 
 from idea_engine.judging.base_advice import FOLDER, RATES, RateResult, advice_json, advise, base_hash
 from idea_engine.errors import EvaluationError, TrainingError
-from idea_engine.judging.likeness import COPYING_WARNING, contact_sheet, copying, score_likeness
+from idea_engine.judging.likeness import COPYING_WARNING, copying, score_likeness
+from idea_engine.sheets.contact import contact_sheet
 from idea_engine.methods import RECIPES
 from idea_engine.prompts.trigger import scene_of
 
@@ -122,11 +123,13 @@ class _Checker:
         from idea_engine.backends.diffusers import DiffusersBackend
         from idea_engine.faces.embed import embed_faces
         from idea_engine.files.pictures import read_photo
-        from idea_engine.identity.identity import EnhancedIdentity
+        from idea_engine.identity.enhanced import EnhancedIdentity
         from .drawing import Drawing
         from .evaluate import _prompts
         from .faces import open_pack
-        from .judging import PromptJudge, open_judge, world_photographs
+        from .judging import PromptJudge
+        from .evaluate import open_judge
+        from .demo import world_photographs
         from .models import load_model
         from .pictures import photo_files
 
@@ -216,7 +219,7 @@ class _Checker:
         """Where the person is, who may change: the head of the person drawn, None where there is none."""
         from idea_engine.faces.mask import face_mask
         from idea_engine.faces.search import plain_faces
-        from idea_engine.training.pictures import to_pixels
+        from idea_engine.faces.photo import to_pixels
         from .faces import open_pack
 
         if not hasattr(self, "_encoder"):

@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from idea_engine.errors import EvaluationError
-from idea_engine.judging.likeness import COPYING_WARNING, contact_sheet, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from idea_engine.judging.likeness import COPYING_WARNING, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from idea_engine.sheets.contact import contact_sheet
 from idea_engine.files.fingerprint import file_hash
 from idea_engine.files.foreign_text import parsed_json, shown
 from idea_engine.files.pictures import read_photo
 from idea_engine.prompts.trigger import PLACEHOLDER, scene_of
 from idea_engine.identity.identity import Identity
 from .pictures import photo_files
+from .judging import Judge, PackJudge
+from .demo import WorldJudge
 
 NAME = "evaluate"
 SUMMARY = "Draw each person in many prompts, and score likeness, copying and prompt; writes report.html with the pictures in it."
@@ -83,7 +86,7 @@ class Subject:
 
 def run(options: argparse.Namespace) -> int:
     from .drawing import Drawing
-    from .judging import PromptJudge, open_judge
+    from .judging import PromptJudge
     from .models import load_model
 
     if options.count < 1:
@@ -292,7 +295,7 @@ def _held_out(options, name: str, alone: bool) -> dict[str, Tensor]:
         raise EvaluationError("--held-out demo are drawn photographs of the Portrait World's Anna, for --model demo only. Give photographs of the person.")
     from portrait_world.drawing import anna
 
-    from .judging import world_photographs
+    from .demo import world_photographs
 
     return {str(number): photo for number, photo in enumerate(world_photographs(anna.SPLIT, anna.INDEX, _WORLD_HELD_OUT))}
 
@@ -310,7 +313,7 @@ def _photos(paths: Sequence[str], name: str, alone: bool) -> dict[str, Tensor]:
 
 def _beside_strangers(subjects: Sequence[Subject], options, judge, notes: list[str]) -> list[Subject]:
     """The subjects with other people's embeddings: those that were given, else the Portrait World's, else one another's."""
-    from .judging import world_photographs
+    from .demo import world_photographs
 
     if options.strangers:
         photos = [read_photo(file) for file in photo_files([options.strangers])]
@@ -329,7 +332,7 @@ def _beside_strangers(subjects: Sequence[Subject], options, judge, notes: list[s
 
 
 def _prompts(file: str | None, demo: bool) -> list[str]:
-    from .judging import world_prompts
+    from .demo import world_prompts
 
     if file is None and demo:
         return world_prompts()
@@ -357,3 +360,16 @@ def _files(path: str | None) -> list[list[object]]:
     root = Path(path or "")
     files = sorted(file for file in root.rglob("*") if file.is_file()) if path and root.is_dir() else [root] if path and root.is_file() else []
     return [[file.relative_to(root).as_posix(), (found := file.stat()).st_size, found.st_mtime_ns] for file in files]
+
+
+def open_judge(options: argparse.Namespace, demo: bool) -> Judge:
+    """The judge that ``--judge`` names; the Portrait World has its own.
+
+    Raises:
+        FaceModelError: there is none.
+    """
+    from .faces import open_pack
+
+    if options.judge is None and demo:
+        return WorldJudge(open_pack(None, options, demo=True))
+    return PackJudge(open_pack(options.judge, options, option="--judge"))

@@ -200,7 +200,7 @@ class Studio:
         from idea_engine.identity.file import save_identity
         from idea_engine.files.pictures import read_photo
         from idea_engine.training.loop import train
-        from idea_engine.identity.identity import EnhancedIdentity
+        from idea_engine.identity.enhanced import EnhancedIdentity
 
         options = self.options
         photos, captions = [read_photo(file) for file in person.photos], options.caption

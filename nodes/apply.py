@@ -1,7 +1,7 @@
 """ApplyIDAdapter: a person for MODEL and CLIP."""
 from __future__ import annotations
 
-from ..idea_engine.applying.sampling_range import STARTS_AT
+from ..idea_engine.applying.applied import STARTS_AT
 from .sockets import CATEGORY, IDENTITY, IDENTITY_OR_ENHANCED
 
 
@@ -91,7 +91,7 @@ class ApplyIDAdapterAdvanced:
         unlike_strength=0.3,
     ):
         from ..idea_engine.identity.merge import merge_identities
-        from ..idea_engine.identity.strengths import faded_parts
+        from ..idea_engine.identity.operations import faded_parts
         from .host.masks import check_mask
 
         strengths = (token_strength, adapter_strength, key_value_strength)
@@ -112,7 +112,7 @@ def _applied(model, clip, identity, trigger, prepared, start_at, end_at, mask=No
     from ..idea_engine.applying.applied import AppliedIdentity
     from ..idea_engine.identity.operations import untrained
     from ..idea_engine.prompts.trigger import check_trigger
-    from ..idea_engine.identity.identity import EnhancedIdentity
+    from ..idea_engine.identity.enhanced import EnhancedIdentity
     from .host import attention, prompt_tokens
     from .host.backend import word_ids
     from .host.family import check_identity, check_model, clip_family

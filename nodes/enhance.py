@@ -73,7 +73,7 @@ class IDEnhancer:
 
         from ..idea_engine.enhancer.person import person_at_once
         from ..idea_engine.errors import FaceNotFoundError
-        from ..idea_engine.identity.identity import EnhancedIdentity
+        from ..idea_engine.identity.enhanced import EnhancedIdentity
         from .host.backend import TextBackend
 
         backend = TextBackend(clip)

@@ -150,7 +150,7 @@ def _faces(face):
     Raises:
         BadImageError: a picture is far from square.
     """
-    from ..idea_engine.identity.identity import FaceEmbedding
+    from ..idea_engine.faces.embedding import FaceEmbedding
     from .host.images import check_images
 
     if face is None:

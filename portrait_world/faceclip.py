@@ -64,6 +64,6 @@ def is_text_tower(key: str) -> bool:
 def load():
     """The shipped encoder as the engine's FaceCLIPEncoder."""
     from idea_engine.faceclip.config import from_json
-    from idea_engine.faceclip.encoder import FaceCLIPEncoder
+    from idea_engine.faceclip.load import encoder_from_state_dict
 
-    return FaceCLIPEncoder.from_state_dict(tensors(), tokenizer.encode, configs=from_json(description()))
+    return encoder_from_state_dict(tensors(), tokenizer.encode, configs=from_json(description()))

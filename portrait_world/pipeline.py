@@ -6,7 +6,7 @@ from torch import Tensor
 
 from . import assets, tokenizer
 from .networks.autoencoder import SD_SCALE
-from .train.dataset import cache_folder
+from .cache import cache_folder
 from .networks.text_encoder import CONFIG
 
 

@@ -82,7 +82,7 @@ def face():
     """A FaceEmbedding that no recognizer made; it knows no photograph, :func:`face_mask` goes with it."""
     vector = torch.nn.functional.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(0)), dim=1)
     nothing = torch.zeros(1, 4)
-    return pack("idea_engine.identity.identity").FaceEmbedding(
+    return pack("idea_engine.faces.embedding").FaceEmbedding(
         vector, torch.ones(1), nothing, torch.zeros(1, 5, 2), torch.zeros(1, 112, 112, 3), (torch.ones(64, 64),), (0,), "made up", "none"
     )
 

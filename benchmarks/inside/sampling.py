@@ -21,7 +21,7 @@ def measure(clip, vae, pixels: int, rounds: int, steps: int) -> dict:
     torch.set_num_threads(1)
     bare = (model, _conditioning(clip, _PLAIN), _conditioning(clip, "ugly"))
     cases = {BARE: bare, BARE_AGAIN: bare}
-    starts_at = pack("idea_engine.applying.sampling_range").STARTS_AT  # so every prompt is held with and without its people
+    starts_at = pack("idea_engine.applying.applied").STARTS_AT  # so every prompt is held with and without its people
     applied_model, applied_clip, triggers = model, clip, []
     for number in range(1, max(APPLIED) + 1):
         person = identity(clip, model, number)

@@ -8,11 +8,15 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from ..methods.adapter import adapter_residual
+from .adapter_residual import adapter_residual
 from ..errors import FamilyMismatchError
 from ..identity.operations import content_hash, faded
-from ..identity.identity import Identity, ModelFamily
+from ..identity.identity import Identity
+from ..backends.family import ModelFamily
 
+# The first steps lay out the scene, and one photograph teaches its own scene along with the face: a person who comes in a little later is as much
+# alike, and more of the prompt is drawn (docs/ablation.md). FastComposer (2305.10431) delays its subjects for the same reason.
+STARTS_AT = 0.1
 CHUNK = 77  # positions of one chunk of a CLIP text encoder
 
 

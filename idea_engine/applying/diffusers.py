@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .applied import CHUNK, AppliedIdentity, Place, adapt, check_fits, inactive_sets
 from ..errors import TriggerError, UnsupportedModelError
-from .sampling_range import STARTS_AT
+from .applied import STARTS_AT
 from ..backends.noise_stages import stage_of
 from ..prompts.trigger import check_trigger, trigger_pattern
 from ..identity.identity import Identity

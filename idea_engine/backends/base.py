@@ -12,7 +12,7 @@ from torch import Tensor
 import torch
 
 from .attention_maps import AttentionMaps
-from ..identity.identity import ModelFamily
+from .family import ModelFamily
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from .attention_maps import map_blocks
 from ..errors import UnsupportedModelError
 from ..files.fingerprint import fingerprint
 from .frozen_layers import lean
-from ..identity.identity import ModelFamily
+from .family import ModelFamily
 from .base import CrossAttentionEdit, Prediction, Prompt, TextCondition
 
 CHUNK = 77  # positions of CLIP's text encoders

@@ -17,8 +17,8 @@ from ..files.file_size import shown_size
 from ..files.foreign_text import parsed_json, shown
 from ..files.pickle_file import ClaimedTensor
 from ..files.tensor_file import open_tensors
-from ..prompts.trigger import prompt_inputs
-from ..identity.identity import ModelFamily
+from ..backends.templates import prompt_inputs
+from ..backends.family import ModelFamily
 from .network import Enhancer, EnhancerSizes
 
 FORMAT_VERSION = 1

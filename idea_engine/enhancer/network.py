@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..identity.identity import FACE_EMBEDDING_WIDTH
+from ..faces.embedding import FACE_EMBEDDING_WIDTH
 
 HEADS = 8  # of the attention to the names, METHODS §1.3
 

@@ -8,7 +8,9 @@ from ..backends.base import DiffusionBackend
 from ..errors import FamilyMismatchError
 from ..identity.operations import DEFAULT_TRIGGER, rounded
 from ..identity.merge import combined_licence
-from ..identity.identity import FaceEmbedding, IDAnchor, Identity, IdentityMetadata
+from ..faces.embedding import FaceEmbedding
+from ..identity.enhanced import IDAnchor
+from ..identity.identity import Identity, IdentityMetadata
 from .file import EnhancerFile
 from ..faces.head import as_pixels
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .embed import CERTAIN_SCORE, FaceEncoder, PhotoFaces, embed_faces, search_photos
 from .measures import FaceMeasures, measure_face
-from ..training.pictures import check_photo, to_pixels
-from ..identity.identity import FaceEmbedding
+from .photo import check_photo, to_pixels
+from .embedding import FaceEmbedding
 
 REJECT, WARN = "reject", "warn"
 KEEP = ("usable", "flawless")  # without rejects; without any finding

@@ -16,7 +16,7 @@ from .pack import FacePack, missing_package_sentence, open_face_pack
 from .search import DetectedFace
 from ..files.fingerprint import file_hash
 from ..files.foreign_text import shown
-from ..identity.identity import FACE_EMBEDDING_WIDTH
+from .embedding import FACE_EMBEDDING_WIDTH
 
 DETECTION_THRESHOLD = 0.5  # insightface's own
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .embed import PhotoFaces
-from ..training.pictures import check_photo, small_copy, to_pixels
+from .photo import check_photo, small_copy, to_pixels
 
 LONGEST = 1024  # pixels: a preview is for looking at
 _CHOSEN, _OTHER, _INK, _PAPER = (64, 220, 96), (255, 196, 0), (16, 16, 16), (255, 255, 255)

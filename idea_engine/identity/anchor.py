@@ -9,8 +9,8 @@ import torch
 
 from ..backends.base import DiffusionBackend
 from ..errors import NamesError
-from ..prompts.trigger import prompt_inputs
-from .identity import IDAnchor
+from ..backends.templates import prompt_inputs
+from .enhanced import IDAnchor
 
 TOKENS_PER_IDENTITY = 2  # first and second name, METHODS §1.2
 _NAMES_FILE = Path(__file__).parents[1] / "data" / "celebrity_names.txt"

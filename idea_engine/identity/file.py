@@ -18,7 +18,8 @@ from .operations import named_tensors, rounded
 from ..files.pickle_file import ClaimedTensor
 from ..files.tensor_file import describe, open_tensors
 from ..prompts.trigger import check_trigger
-from .identity import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
+from .identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
+from ..backends.family import ENCODERS, family_of
 
 FORMAT_VERSION = 2  # 2 knows the ending; a file without one is still written as 1
 MAX_BYTES = 4 << 30  # the recipe 'paper' on SDXL changes 340 M weights (680 MB); everything else is far smaller
@@ -27,10 +28,8 @@ LARGEST = 65504.0  # the largest number in half precision, in which text encoder
 MAX_STACKED = 16  # adapters of a merged identity: each costs one small self-attention per prompt
 MAX_STAGES = 100  # of the noise schedule; every prompt is encoded twice for each
 MAX_TOKENS = 75  # one chunk of a text encoder without its begin and end marks
-_FAMILIES = {frozenset({"clip_l"}): "sd1", frozenset({"clip_h"}): "sd2", frozenset({"clip_l", "clip_g"}): "sdxl"}
 # Characters of what a file says of itself: far more than anybody writes, and little enough to be shown and copied.
 _LONGEST = {"idea.method": 200, "idea.base_hash": 200, "idea.recognizer": 500, "idea.licence": 5000, "idea.consent": 20_000, "modelspec.thumbnail": 1 << 20}
-_ENCODERS = ("clip_l", "clip_g", "clip_h")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -107,12 +106,6 @@ def inspect_identity(path: Path | str) -> dict[str, object]:
     }
 
 
-def family_of(encoders: Mapping[str, int]) -> ModelFamily | None:
-    """The family whose text encoders are exactly these, or None."""
-    name = _FAMILIES.get(frozenset(encoders))
-    return name and ModelFamily(name, {key: encoders[key] for key in _ENCODERS if key in encoders})
-
-
 def _too_long(metadata: Mapping[str, str]) -> dict[str, int]:
     """Fields that are longer than they may be → their lengths."""
     return {key: len(metadata[key]) for key, most in _LONGEST.items() if len(metadata.get(key, "")) > most}
@@ -173,7 +166,7 @@ def _metadata(identity: Identity) -> dict[str, str]:
 
 def _from_tensors(tensors: Mapping[str, ClaimedTensor], metadata: Mapping[str, str], name: str) -> Identity:
     reader = _Reader(dict(tensors), name)
-    tokens = {key: reader.take(key, (None, None)) for key in _ENCODERS if key in tensors}
+    tokens = {key: reader.take(key, (None, None)) for key in ENCODERS if key in tensors}
     family = family_of({key: rows.shape[1] for key, rows in tokens.items()})
     if "idea.format_version" not in metadata or family is None:
         raise IdentityFileError(

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..errors import IdentityFileError, TriggerError
 from ..files.file_size import shown_size
 from ..files.foreign_text import shown
-from .file import MAX_TOKENS, check_file, check_values, family_of, load_identity
+from .file import MAX_TOKENS, check_file, check_values, load_identity
+from ..backends.family import family_of
 from ..files.pickle_file import ClaimedTensor, RefusedProgramError, is_pickle, read_pickle
 from ..files.tensor_file import describe, open_tensors
 from ..prompts.trigger import check_trigger

@@ -4,9 +4,10 @@ from __future__ import annotations
 from typing import Sequence
 
 from ..errors import TrainingError
-from ..identity.identity import EnhancedIdentity
+from ..identity.enhanced import EnhancedIdentity
 from . import id_ea, sefi_ide
-from .module import IdentityModule, Recipe
+from .module import IdentityModule
+from .recipe import Recipe
 
 RECIPES = {**id_ea.RECIPES, **sefi_ide.RECIPES}
 

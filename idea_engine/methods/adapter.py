@@ -48,23 +48,6 @@ def attend_with(attention: nn.MultiheadAttention, context: Tensor, features: Ten
     return mixed[:, : context.shape[1]]
 
 
-def adapter_residual(weights: AdapterWeights, context: Tensor, strength: float = 1.0) -> Tensor:
-    """What a trained adapter adds to a text condition (B, L, d), computed in float32 and scaled by ``strength``."""
-    with torch.no_grad():
-        parts = [
-            attend_with(_attention(state, features.shape[-1]).to(context.device), context.float(), features.float()) for features, state in weights.parts()
-        ]
-        return strength * weights.gate * (parts[0] if len(parts) == 1 else torch.stack(parts).sum(0))
-
-
-def _attention(state: Mapping[str, Tensor], width: int) -> nn.MultiheadAttention:
-    with torch.inference_mode(False):
-        attention = nn.MultiheadAttention(width, HEADS, batch_first=True, device="meta")
-        # Copies: a float32 tensor from a host may be an inference tensor, which cannot become a parameter.
-        attention.load_state_dict({name: tensor.float().clone() for name, tensor in state.items()}, assign=True)
-        return attention.train(False).requires_grad_(False)
-
-
 class IDKeyValue(nn.Module):
     """Keys and values of the identity's own positions, one offset per cross-attention block, conditioned on the enhanced identity.
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import HEADS
-from ..identity.identity import FACE_EMBEDDING_WIDTH
+from ..faces.embedding import FACE_EMBEDDING_WIDTH
 
 
 class IDEnhancer(nn.Module):

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from .adapter import IDAdapter, IDKeyValue
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
 from ..errors import FamilyMismatchError
-from ..training.losses import AnchorDistance
-from ..prompts.trigger import prompt_inputs
+from .anchor_distance import AnchorDistance
+from ..backends.templates import prompt_inputs
 from ..identity.operations import rounded
-from ..identity.identity import FACE_EMBEDDING_WIDTH, EnhancedIdentity, Identity, IdentityMetadata
-from .module import IdentityModule, Recipe
+from ..faces.embedding import FACE_EMBEDDING_WIDTH
+from ..identity.enhanced import EnhancedIdentity
+from ..identity.identity import Identity, IdentityMetadata
+from .module import IdentityModule
+from .recipe import Recipe
 from .rates import hold, root_mean_square, width_factor
 from .enhancer import IDEnhancer, seeded
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
 from ..identity.operations import rounded
 from ..backends.noise_stages import stage_of
-from ..identity.identity import EnhancedIdentity, Identity, StageTokens
-from .module import ATTENTION_WEIGHTS, Recipe
+from ..identity.enhanced import EnhancedIdentity
+from ..identity.identity import Identity, StageTokens
+from .recipe import ATTENTION_WEIGHTS, Recipe
 from .id_ea import IDEA
 
 STAGES = 5  # METHODS §2

@@ -1,13 +1,10 @@
-"""Pseudo-tokens: a person as words of the text encoder, and the placeholder that stands for them in a prompt."""
+"""The trigger: the word that stands for a person in a prompt, and what a prompt says besides it."""
 from __future__ import annotations
 
 import re
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Sequence
 
-import torch
-from torch import Tensor
 
-from ..backends.base import DiffusionBackend, Prompt
 from ..errors import TriggerError
 from ..files.foreign_text import shown
 
@@ -69,39 +66,10 @@ def scene_of(prompt: str, triggers: Sequence[str] = ()) -> str:
     '(a red hat:1.3), (<anna>:1.2)'s dog' → 'a red hat, dog'. The placeholder, ``triggers``, words in angle brackets and embeddings are left
     out, and what is weighted counts as plain text.
     """
-    from ..faceclip.prompt import weighted_parts
+    from .weights import weighted_parts
 
     text = "".join(part for part, _ in weighted_parts(prompt))
     for people in (_PERSON, trigger_pattern(triggers) if triggers else None):
         text = text if people is None else re.sub(rf"(?:{people.pattern})(?:['’]s\b)?", "", text)
     parts = (" ".join(part.split()) for part in text.split(","))
     return ", ".join(part for part in parts if part)
-
-
-def tokenize_template(backend: DiffusionBackend, template: str, count: int) -> Prompt:
-    """'a photo of a face of {tokens} person' → a :class:`Prompt` with ``count`` places kept."""
-    before, _, after = template.partition(PLACEHOLDER)
-    return backend.tokenize(before, after, count)
-
-
-def prompt_inputs(backend: DiffusionBackend, prompts: Sequence[Prompt], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Input embeddings of prompts with the identity's rows in their places.
-
-    Args:
-        tokens: encoder key → (n, w) float32, or (B, n, w) where the prompts have different ones; may require gradients; an encoder without
-            rows keeps what stands in the prompts.
-
-    Returns:
-        encoder key → (B, L, w) float32.
-    """
-    inputs = {}
-    for key in backend.family.encoders:
-        ids = torch.stack([prompt.ids[key] for prompt in prompts]).to(backend.device)
-        rows = backend.token_rows(key, ids.flatten()).reshape(*ids.shape, -1)
-        if key not in tokens:
-            inputs[key] = rows
-            continue
-        places = torch.tensor([prompt.positions for prompt in prompts], device=backend.device)
-        index = places[:, :, None].expand(-1, -1, rows.shape[-1])
-        inputs[key] = rows.scatter(1, index, tokens[key].to(rows).expand(len(prompts), -1, -1))
-    return inputs

@@ -7,7 +7,7 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from ..training.pictures import small_copy
+from ..faces.photo import small_copy
 
 GOOD, DOUBTFUL, BAD = (40, 160, 80), (226, 150, 20), (205, 50, 50)
 _TILE, _BORDER, _GAP, _LINE = 216, 6, 10, 19  # pixels

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..backends.attention_maps import AttentionMaps, grid_size, inside, map_blocks
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
 from ..errors import TrainingError
-from ..prompts.trigger import prompt_inputs
+from ..backends.templates import prompt_inputs
 
 TARGETS = ("face_word", "mask")
 _WORD = "face"  # METHODS §2

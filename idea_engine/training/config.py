@@ -7,7 +7,7 @@ from typing import Sequence
 
 from ..errors import TrainingError
 from ..methods import RECIPES
-from ..methods.module import Recipe
+from ..methods.recipe import Recipe
 from ..methods.sefi_ide import with_attention, with_stages
 
 _TEMPLATES_FILE = Path(__file__).parents[1] / "data" / "prompt_templates.txt"
@@ -25,7 +25,7 @@ class TrainConfig:
 
     Attributes:
         recipe: a name of :data:`~idea_engine.methods.RECIPES`.
-        steps, batch, lr, stages: see :class:`~idea_engine.methods.module.Recipe`.
+        steps, batch, lr, stages: see :class:`~idea_engine.methods.recipe.Recipe`.
         attention: target of the attention loss, ``off``, or '' for the recipe's own.
         resolution: side of the training pictures in pixels, a multiple of 8.
         seed: of noise, timesteps, pictures and prompts.

@@ -22,14 +22,17 @@ from .expressions import expression_captions
 from ..faces.mask import with_hair
 from .losses import face_weights, min_snr_weights, noise_loss
 from ..methods import build as build_module
-from ..methods.module import IdentityModule, Recipe, parameter_groups, set_trainable
+from ..methods.module import IdentityModule, parameter_groups, set_trainable
+from ..methods.recipe import Recipe
 from .pictures import prepare_masks, prepare_photos
 from .previews import JUDGED, Best, Preview, PreviewPainter, Previews, best_step
 from .prior import Prior
-from ..prompts.trigger import check_trigger, tokenize_template
+from ..prompts.trigger import check_trigger
+from ..backends.templates import tokenize_template
 from .config import TrainConfig
 from .report import StepEvent, TrainReport
-from ..identity.identity import EnhancedIdentity, Identity
+from ..identity.enhanced import EnhancedIdentity
+from ..identity.identity import Identity
 
 MAX_BAD_STEPS = 3  # in a row, before training stops
 _FIRST_LOSS_SCALE = 2.0**14  # for float16 networks, whose gradients would vanish below 6e-8
@@ -55,7 +58,7 @@ def train(
     Args:
         photos: pictures of the person, each (H, W, 3) in 0..1.
         masks: where the face is, one (H, W) in 0..1 per photograph; without them a recipe that looks at the face only is trained
-            :meth:`~idea_engine.methods.module.Recipe.without_masks`.
+            :meth:`~idea_engine.methods.recipe.Recipe.without_masks`.
         on_step: called after every step; whatever it raises ends the training after the work was kept in ``checkpoint``.
         checkpoint: where an interrupted training is kept, and looked for.
         previews: pictures on the way. If they are judged, the most alike of the judged steps is returned, else the last step.

@@ -14,7 +14,7 @@ from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt
 from .checkpoint import Progress
 from ..methods.module import IdentityModule
 from .prior import elsewhere
-from ..prompts.trigger import prompt_inputs, tokenize_template
+from ..backends.templates import prompt_inputs, tokenize_template
 
 TEMPLATE = "a photo of {tokens} person"  # the plainest that the training prompts allow
 SAMPLER_STEPS = 12  # enough for a face to be recognised; a finished picture takes twice as many

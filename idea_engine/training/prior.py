@@ -10,7 +10,8 @@ from torch import Tensor
 from ..backends.base import CrossAttentionEdit, DiffusionBackend
 from .losses import noise_loss
 from ..methods.module import IdentityModule
-from ..prompts.trigger import PLACEHOLDER, prompt_inputs
+from ..prompts.trigger import PLACEHOLDER
+from ..backends.templates import prompt_inputs
 
 _SOMEBODY = "somebody"  # stands where the person's word would
 

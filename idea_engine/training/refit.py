@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ..errors import FamilyMismatchError
 from ..methods import id_ea
-from ..methods.module import IdentityModule, Recipe
-from ..identity.identity import EnhancedIdentity, Identity
+from ..methods.module import IdentityModule
+from ..methods.recipe import Recipe
+from ..identity.enhanced import EnhancedIdentity
+from ..identity.identity import Identity
 
 STEPS = 25
 

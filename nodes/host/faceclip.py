@@ -12,6 +12,7 @@ from ...idea_engine.errors import FaceCLIPFileError, FaceCLIPInputError
 from ...idea_engine.faceclip.checkpoint import LICENCE, read
 from ...idea_engine.faceclip.config import ENCODERS, from_json
 from ...idea_engine.faceclip.encoder import FaceCLIPEncoder
+from ...idea_engine.faceclip.load import encoder_from_state_dict
 from ...idea_engine.files.fingerprint import content_key
 from ...portrait_world import assets
 from ...portrait_world import faceclip as portrait_world
@@ -111,7 +112,7 @@ def load(name: str, precision: str) -> HostFaceCLIP:
             tensors, configs, licence = portrait_world.tensors(), from_json(portrait_world.description()), assets.LICENCE
         else:
             (tensors, configs), licence = read(_path(name)), LICENCE
-        encoder = FaceCLIPEncoder.from_state_dict(tensors, dtype=_dtype(precision), configs=configs)
+        encoder = encoder_from_state_dict(tensors, dtype=_dtype(precision), configs=configs)
         if name != DEMO and set(encoder.configs) != set(ENCODERS):
             raise FaceCLIPFileError(
                 f"{name} holds only {' and '.join(encoder.configs)}, but SDXL reads {' and '.join(ENCODERS)} side by side. Choose the whole "

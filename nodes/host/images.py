@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...idea_engine.errors import BadImageError
-from ...idea_engine.training.pictures import check_photo
+from ...idea_engine.faces.photo import check_photo
 from .lists import as_lists
 
 _THUMBNAIL_SIDE = 256  # pixels; about 15 kB in the header of an identity file

@@ -19,7 +19,7 @@ from .. import assets
 from ..world import captions
 from ..networks import noise
 from ..networks.autoencoder import SD_SCALE, to_pictures, to_tensor
-from ..train.dataset import cache_folder
+from ..cache import cache_folder
 from ..world.people import SPLITS, names, person
 from ..drawing.portrait import render
 from ..world.portrayal import ATTRIBUTES, Shot, photograph, sample_shot

@@ -5,10 +5,8 @@ Only named and unnamed people are in it. Work files live in a cache folder (``PO
 """
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 
@@ -16,16 +14,10 @@ from ..world.captions import caption, describe
 from ..world.people import SPLITS, name, person
 from ..drawing.portrait import SIZE, render
 from ..world.portrayal import Shot, sample_shot
+from ..cache import cache_folder
 
 SHOTS_NAMED = 90
 SHOTS_UNNAMED = 6
-
-
-def cache_folder() -> Path:
-    """Where datasets, checkpoints and logs live; made on demand."""
-    folder = Path(os.environ.get("PORTRAIT_WORLD_CACHE") or Path.home() / ".cache" / "id-ea" / "portrait")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def shot_of(split: str, index: int, number: int) -> Shot:

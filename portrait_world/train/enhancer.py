@@ -150,7 +150,7 @@ class Lessons:
         """The random choices of a step."""
         from idea_engine.training.batch import spread_timesteps
         from idea_engine.enhancer.learn import Lesson
-        from idea_engine.prompts.trigger import tokenize_template
+        from idea_engine.backends.templates import tokenize_template
 
         people, rng = self.people, self.rng
         who = torch.from_numpy(rng.choice(PEOPLE, BATCH, replace=False))

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from ..networks.autoencoder import SD_SCALE, to_tensor
-from .dataset import cache_folder, pictures
+from ..cache import cache_folder
+from .dataset import pictures
 from . import autoencoder
 
 

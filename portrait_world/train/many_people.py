@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import cache_folder, shot_of
+from ..cache import cache_folder
+from .dataset import shot_of
 from ..world.people import person
 from ..drawing.portrait import SIZE, face_box, landmarks, render
 from ..world.portrayal import Shot, photograph

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .dataset import cache_folder
+from ..cache import cache_folder
 
 
 @dataclass(frozen=True)

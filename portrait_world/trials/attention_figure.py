@@ -42,7 +42,7 @@ def word_maps(artist: Artist, text: str, latents: Tensor, seed: int) -> tuple[li
     from dataclasses import replace
 
     from idea_engine.backends.attention_maps import AttentionMaps
-    from idea_engine.prompts.trigger import tokenize_template
+    from idea_engine.backends.templates import tokenize_template
 
     backend, module = artist.backend, artist.module
     prompt = tokenize_template(backend, text, artist.count)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from idea_engine.methods.module import ATTENTION_WEIGHTS
+from idea_engine.methods.recipe import ATTENTION_WEIGHTS
 from idea_engine.methods.id_ea import BALANCED, WORD_RATE
 
 

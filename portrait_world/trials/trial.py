@@ -9,7 +9,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 from idea_engine.faces.search import DetectedFace
-from idea_engine.identity.identity import EnhancedIdentity, Identity
+from idea_engine.identity.enhanced import EnhancedIdentity
+from idea_engine.identity.identity import Identity
 from torch import Tensor
 
 from ..world import captions
@@ -244,7 +245,7 @@ class Artist:
         """(len(shots), 128, 128, 3) uint8 of the person, who comes in when ``starts_at`` (0..1) of the schedule has passed: before, the trigger is
         read as plain words, as both hosts do it."""
         from idea_engine.backends.noise_stages import stage_of
-        from idea_engine.prompts.trigger import tokenize_template
+        from idea_engine.backends.templates import tokenize_template
 
         texts = [captions.prompt("{tokens}", shot) for shot in shots]
         prompts = [tokenize_template(self.backend, text, self.count) for text in texts]
@@ -270,7 +271,7 @@ class Artist:
         """How much of the attention of the person's words lies inside the face, 0..1: mean over the pictures of ``shots`` that have a face."""
         from idea_engine.training.attention_loss import attention_inside
         from idea_engine.faces.mask import face_mask
-        from idea_engine.prompts.trigger import tokenize_template
+        from idea_engine.backends.templates import tokenize_template
 
         rows = [row for row, face in enumerate(faces) if face is not None]
         if not rows:

@@ -32,7 +32,7 @@ def enhance():
 
     def make(backend, seed=0):
         from idea_engine.identity.anchor import compute_anchor
-        from idea_engine.identity.identity import EnhancedIdentity
+        from idea_engine.identity.enhanced import EnhancedIdentity
 
         face = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(7)), dim=0)
         return EnhancedIdentity(backend.family, face, compute_anchor(backend, NAMES), seed=seed, recognizer="test", licence="none")

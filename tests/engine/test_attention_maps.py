@@ -10,7 +10,7 @@ from idea_engine.backends.base import CrossAttentionEdit
 from idea_engine.errors import TrainingError
 from idea_engine.methods import RECIPES, build
 from idea_engine.methods.sefi_ide import SEFI
-from idea_engine.prompts.trigger import prompt_inputs, tokenize_template
+from idea_engine.backends.templates import prompt_inputs, tokenize_template
 from idea_engine.training.loop import TrainConfig, train
 
 TEXT = "a photo of a face of {tokens} person"

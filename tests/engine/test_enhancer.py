@@ -19,10 +19,10 @@ from idea_engine.identity.operations import faded, named_tensors, untrained
 from idea_engine.identity.file import load_identity, save_identity
 from idea_engine.methods import build
 from idea_engine.methods.id_ea import BALANCED, BEST, FAST, PAPER
-from idea_engine.prompts.trigger import prompt_inputs, tokenize_template
+from idea_engine.backends.templates import prompt_inputs, tokenize_template
 from idea_engine.training.loop import train
 from idea_engine.training.config import TrainConfig
-from idea_engine.identity.identity import FaceEmbedding
+from idea_engine.faces.embedding import FaceEmbedding
 
 TRUE_SHAPES = {"sd1": (768, 16), "sd2": (1024, 16), "sdxl": (2048, 70)}
 

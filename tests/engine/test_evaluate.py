@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from idea_engine.errors import EvaluationError
-from idea_engine.judging.likeness import COPYING_WARNING, contact_sheet, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from idea_engine.judging.likeness import COPYING_WARNING, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from idea_engine.sheets.contact import contact_sheet
 
 
 def unit(*rows):

@@ -19,7 +19,7 @@ from idea_engine.faces.pack import onnx_task, open_face_pack
 from idea_engine.faces.preview import draw_preview
 from idea_engine.faces.insightface_encoder import load_face_model
 from idea_engine.training.pictures import found_masks
-from idea_engine.identity.identity import EnhancedIdentity
+from idea_engine.identity.enhanced import EnhancedIdentity
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = 52.0  # distance between the eyes in drawn_face

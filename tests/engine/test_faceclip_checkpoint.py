@@ -20,7 +20,7 @@ from idea_engine.errors import FaceCLIPFileError
 from idea_engine.faceclip.checkpoint import checked, layout, published_key, read
 from idea_engine.faceclip.config import PUBLISHED, from_json, to_json
 from idea_engine.faceclip.convert import convert
-from idea_engine.faceclip.encoder import FaceCLIPEncoder
+from idea_engine.faceclip.load import encoder_from_state_dict
 
 PROMPT = "a woman in a blue shirt on a desert plateau"
 
@@ -41,7 +41,7 @@ def published_state(encoder):
 
 def test_a_published_state_dict_loads_without_a_copy(encoder):
     state = published_state(encoder)
-    loaded = FaceCLIPEncoder.from_state_dict(state, configs=tiny_configs())
+    loaded = encoder_from_state_dict(state, configs=tiny_configs())
     assert loaded.face_clip_l.proj1.weight.data_ptr() == state["model.face_clip_l.proj1.weight"].data_ptr()
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     assert torch.equal(loaded.encode(faces(1), [PROMPT])[0], encoder.encode(faces(1), [PROMPT])[0])
@@ -53,7 +53,7 @@ def test_missing_left_over_and_misshapen_keys_are_listed(encoder):
     state["model.face_clip_g.surprise"] = torch.zeros(1)
     state["model.face_clip_g.proj1.bias"] = torch.zeros(3)
     with pytest.raises(FaceCLIPFileError) as error:
-        FaceCLIPEncoder.from_state_dict(state, configs=tiny_configs())
+        encoder_from_state_dict(state, configs=tiny_configs())
     said = str(error.value)
     assert error.value.missing == ("face_clip_l.proj1.weight",) and error.value.unexpected == ("face_clip_g.surprise",)
     assert len(error.value.misshapen) == 1
@@ -64,9 +64,9 @@ def test_missing_left_over_and_misshapen_keys_are_listed(encoder):
 def test_an_encoder_that_is_asked_for_and_not_there_is_missing(encoder):
     state = {key: value for key, value in published_state(encoder).items() if "face_clip_g" not in key}
     with pytest.raises(FaceCLIPFileError, match="missing: face_clip_g"):
-        FaceCLIPEncoder.from_state_dict(state, configs=tiny_configs())
+        encoder_from_state_dict(state, configs=tiny_configs())
     with pytest.raises(FaceCLIPFileError, match="holds no FaceCLIP encoder.*found unet"):
-        FaceCLIPEncoder.from_state_dict({"unet": torch.zeros(1)})
+        encoder_from_state_dict({"unet": torch.zeros(1)})
 
 
 def test_conversion_and_back(tmp_path):
@@ -78,7 +78,7 @@ def test_conversion_and_back(tmp_path):
     assert report.encoders == ("face_clip_l", "face_clip_g") and report.bytes == target.stat().st_size and "CC BY-NC 4.0" in str(report)
     state, configs = read(target)
     # In memory of their own: a mapped file's weights need not lie at multiples of 16 bytes, and matrix products round otherwise where they do not.
-    loaded = FaceCLIPEncoder.from_state_dict({key: value.clone() for key, value in state.items()}, configs=configs)
+    loaded = encoder_from_state_dict({key: value.clone() for key, value in state.items()}, configs=configs)
     assert configs == telling_configs() and torch.equal(loaded.encode(faces(1), PROMPT)[0], made.encode(faces(1), PROMPT)[0])
     torch.testing.assert_close(dict(loaded.state_dict()), dict(made.state_dict()), rtol=0, atol=0)
     convert(target, target, "fp16")
@@ -184,7 +184,7 @@ def test_a_false_description_of_sizes_is_refused(text):
 
 def test_a_state_dict_alone_is_enough():
     made = tiny_encoder(telling_configs(), seed=3)
-    loaded = FaceCLIPEncoder.from_state_dict(published_state(made))
+    loaded = encoder_from_state_dict(published_state(made))
     assert loaded.configs == telling_configs()
     for one, other in zip(loaded.encode(faces(1), PROMPT), made.encode(faces(1), PROMPT)):
         assert torch.equal(one, other)
@@ -198,7 +198,7 @@ def test_what_safetensors_loads_keeps_its_kind(tmp_path):
     save_file({f"model.{key}": value.bfloat16() if value.is_floating_point() else value for key, value in made.state_dict().items()}, tmp_path / "a.safetensors")
     state = load_file(tmp_path / "a.safetensors")
     assert next(iter(state.values())).dtype == torch.int64
-    loaded = FaceCLIPEncoder.from_state_dict(state)
+    loaded = encoder_from_state_dict(state)
     assert {value.dtype for value in loaded.parameters()} == {torch.bfloat16} and loaded.encode(faces(1), PROMPT)[0].isfinite().all()
 
 
@@ -207,9 +207,9 @@ def test_one_encoder_alone_is_accepted_with_and_without_its_name(key):
     made = tiny_encoder({key: telling_configs()[key]}, seed=3)
     expected = made.encode(faces(1), PROMPT)
     named = published_state(made)
-    loaded = FaceCLIPEncoder.from_state_dict(named)
+    loaded = encoder_from_state_dict(named)
     assert list(loaded.configs) == [key] and loaded.width == made.width
-    bare = FaceCLIPEncoder.from_state_dict({name.removeprefix(f"model.{key}."): value for name, value in named.items()}, configs=made.configs)
+    bare = encoder_from_state_dict({name.removeprefix(f"model.{key}."): value for name, value in named.items()}, configs=made.configs)
     for one, other, wanted in zip(loaded.encode(faces(1), PROMPT), bare.encode(faces(1), PROMPT), expected):
         assert torch.equal(one, wanted) and torch.equal(other, wanted)
 
@@ -236,14 +236,14 @@ def test_widths_that_no_usual_number_of_heads_divides_need_a_description():
 def test_what_is_no_tensor_and_what_is_there_twice_is_told(encoder):
     state = {**published_state(encoder), "epoch": 3, "face_clip_l.proj1.bias": torch.zeros(32)}
     with pytest.raises(FaceCLIPFileError, match="2 unexpected: epoch .int, no tensor., face_clip_l.proj1.bias .there twice"):
-        FaceCLIPEncoder.from_state_dict(state, configs=tiny_configs())
+        encoder_from_state_dict(state, configs=tiny_configs())
 
 
 def test_every_key_in_question_is_on_the_error_and_in_the_log(encoder, caplog):
     gone = [key for key in encoder.state_dict() if ".fuser." in key]
     state = {key: value for key, value in encoder.state_dict().items() if key not in gone}
     with caplog.at_level(logging.ERROR), pytest.raises(FaceCLIPFileError) as error:
-        FaceCLIPEncoder.from_state_dict(state, configs=tiny_configs())
+        encoder_from_state_dict(state, configs=tiny_configs())
     assert len(gone) > 100 and set(error.value.missing) == set(gone) and all(key in caplog.text for key in gone)
     assert len(str(error.value)) < 1000 and f"and {len(gone) - 8} more" in str(error.value)
 

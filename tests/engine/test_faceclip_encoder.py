@@ -5,8 +5,9 @@ from tiny_faceclip import faces, tiny_configs, tiny_encoder
 
 from idea_engine.prompts.clip_tokenizer import END, START, encode
 from idea_engine.errors import BadImageError
-from idea_engine.faceclip.encoder import FaceCLIPEncoder
-from idea_engine.faceclip.prompt import chunks, weighted_parts
+from idea_engine.faceclip.load import encoder_from_state_dict
+from idea_engine.faceclip.prompt import chunks
+from idea_engine.prompts.weights import weighted_parts
 
 PROMPT = "a woman in a blue shirt on a desert plateau"
 LONG = " ".join(f"word{number}" for number in range(60))  # two tokens or more each
@@ -180,7 +181,7 @@ def test_a_weight_moves_its_words_along_the_line_from_the_wordless_prompt(encode
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gives_nearly_the_same(encoder, dtype):
-    halved = FaceCLIPEncoder.from_state_dict(encoder.state_dict(), encode, dtype, tiny_configs())
+    halved = encoder_from_state_dict(encoder.state_dict(), encode, dtype, tiny_configs())
     fused, pooled = halved.encode(faces(2), [PROMPT, LONG])
     expected, expected_pooled = encoder.encode(faces(2), [PROMPT, LONG])
     assert fused.dtype == torch.float32

@@ -17,7 +17,8 @@ from idea_engine.errors import IdentityFileError
 from idea_engine.identity.file import load_identity, save_identity
 from idea_engine.identity.foreign_files import read_identity
 from idea_engine.files.pickle_file import read_pickle
-from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, ModelFamily
+from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata
+from idea_engine.backends.family import ModelFamily
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="measured with a Unix system call")
 READ = "from pathlib import Path; from idea_engine.identity.foreign_files import read_identity; import safetensors"

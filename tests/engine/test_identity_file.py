@@ -13,7 +13,8 @@ from idea_engine.errors import IdentityFileError
 from idea_engine.identity.operations import content_hash, faded, named_tensors, rounded, untrained
 from idea_engine.identity.file import inspect_identity, load_identity, save_identity
 from idea_engine.identity.foreign_files import read_identity
-from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
+from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
+from idea_engine.backends.family import ModelFamily
 
 SDXL = ModelFamily("sdxl", {"clip_l": 16, "clip_g": 24})
 

@@ -15,7 +15,7 @@ from idea_engine.faces.align import align_face
 from idea_engine.faces.mask import face_mask, face_masks
 from idea_engine.faces.preview import LONGEST, draw_preview
 from idea_engine.faces.insightface_encoder import load_face_model
-from idea_engine.training.pictures import check_photo, small_copy, to_pixels
+from idea_engine.faces.photo import check_photo, small_copy, to_pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTRAIT_PACK = ROOT / "portrait_world" / "assets" / "face_pack"

@@ -2,7 +2,8 @@
 import numpy as np
 import torch
 
-from idea_engine.training.losses import FLOOR, ZETA, AnchorDistance, noise_loss
+from idea_engine.methods.anchor_distance import FLOOR, ZETA, AnchorDistance
+from idea_engine.training.losses import noise_loss
 
 
 def test_noise_loss_is_the_mean_square_of_each_sample():

@@ -13,7 +13,7 @@ from idea_engine.faces.insightface_encoder import load_face_model
 from idea_engine.faces.doctor import REJECT, WARN, examine_photos, only_rows, report_text
 from idea_engine.faces.measures import head_pose
 from idea_engine.sheets.numbered import BAD, GOOD, Tile, draw_sheet
-from idea_engine.training.pictures import photo_key
+from idea_engine.faces.photo import photo_key
 from portrait_world.world.people import person
 from portrait_world.drawing.portrait import render
 from portrait_world.world.portrayal import photograph

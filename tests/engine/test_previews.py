@@ -7,7 +7,7 @@ from idea_engine.identity.operations import named_tensors
 from idea_engine.methods import build
 from idea_engine.training.previews import GUIDANCE, SAMPLER_STEPS, TEMPLATE, Previews, PreviewPainter
 from idea_engine.training.prior import elsewhere
-from idea_engine.prompts.trigger import prompt_inputs, tokenize_template
+from idea_engine.backends.templates import prompt_inputs, tokenize_template
 from idea_engine.training.loop import train
 from idea_engine.training.config import TrainConfig
 

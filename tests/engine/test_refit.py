@@ -8,7 +8,7 @@ from idea_engine.errors import FamilyMismatchError
 from idea_engine.identity.operations import untrained
 from idea_engine.training.refit import build_from, carried_over, nearest_start
 from idea_engine.training.loop import TrainConfig, train
-from idea_engine.identity.identity import IDAnchor
+from idea_engine.identity.enhanced import IDAnchor
 
 PROMPT = "a photo of {tokens} person"
 

@@ -22,7 +22,8 @@ from idea_engine.files.foreign_text import parsed_json, shown
 from idea_engine.identity.operations import rounded
 from idea_engine.identity.file import inspect_identity, save_identity
 from idea_engine.identity.foreign_files import read_identity
-from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, ModelFamily, StageTokens
+from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
+from idea_engine.backends.family import ModelFamily
 
 
 @pytest.fixture(autouse=True)

@@ -127,7 +127,7 @@ def test_an_identity_trained_with_diffusers_is_the_same_person_in_the_host(host,
     from idea_engine.identity.file import save_identity
     from idea_engine.training.loop import TrainConfig
     from idea_engine.training.loop import train as learn
-    from idea_engine.identity.identity import EnhancedIdentity
+    from idea_engine.identity.enhanced import EnhancedIdentity
 
     loader, pipe = both
     backend = DiffusersBackend(pipe)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="this checkout is no git repository")
 def test_the_shipped_archive_uses_a_saved_identity_in_an_empty_comfyui(host, tmp_path):
     from idea_engine.identity.file import save_identity
-    from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
+    from idea_engine.identity.identity import Identity, IdentityMetadata
+    from idea_engine.backends.family import ModelFamily
     from portrait_world.pipeline import load_pipeline
 
     base = BaseDirectory.make(tmp_path / "base")

@@ -226,7 +226,8 @@ def test_the_workflow_that_refits_brings_the_person_to_another_model(host, graph
 def saved_identity(host) -> str:
     """An identity of the demo model's family, in the host's folder."""
     from idea_engine.identity.file import save_identity
-    from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
+    from idea_engine.identity.identity import Identity, IdentityMetadata
+    from idea_engine.backends.family import ModelFamily
 
     family = ModelFamily("sd1", {"clip_l": 128})
     tokens = {"clip_l": torch.randn(2, 128, generator=torch.Generator().manual_seed(0))}

@@ -182,7 +182,8 @@ def test_numbers_too_large_for_the_precision_are_no_black_picture(host, graph):
 def test_a_name_may_come_from_another_node(host, graph, tiny_file):
     """The host knows no value of a connected dropdown when it checks the graph; it must not refuse it for that."""
     from idea_engine.identity.file import save_identity
-    from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
+    from idea_engine.identity.identity import Identity, IdentityMetadata
+    from idea_engine.backends.family import ModelFamily
 
     identity = Identity(ModelFamily("sd1", {"clip_l": 64}), {"clip_l": torch.ones(2, 64)}, IdentityMetadata("<linked>", "imported", "sd1"))
     saved = save_identity(identity, host.base.root / "models" / "idea" / "linked")

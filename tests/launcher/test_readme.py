@@ -139,7 +139,8 @@ def test_models_of_ones_own_are_taken(tmp_path):
 @pytest.mark.quickstart
 def test_a_saved_identity_is_used_without_training(tmp_path):
     from idea_engine.identity.file import save_identity
-    from idea_engine.identity.identity import Identity, IdentityMetadata, ModelFamily
+    from idea_engine.identity.identity import Identity, IdentityMetadata
+    from idea_engine.backends.family import ModelFamily
 
     family = ModelFamily("sd1", {"clip_l": 768})
     save_identity(Identity(family, {"clip_l": torch.randn(2, 768)}, IdentityMetadata("<somebody>", "imported", "sd1")), tmp_path / "anna")

@@ -9,7 +9,7 @@ from portrait_world.trials.trial import PROMPTS, open_backend, read_faces, refer
 
 
 def test_every_word_is_found_where_its_tokens_are():
-    from idea_engine.prompts.trigger import tokenize_template
+    from idea_engine.backends.templates import tokenize_template
 
     backend = open_backend()
     for shot in PROMPTS:

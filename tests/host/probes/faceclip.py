@@ -62,7 +62,7 @@ def loading(probe):
     import comfy.model_management as host
     import comfy.model_patcher
 
-    encoder = type(probe.a.encoder).from_state_dict(probe.a.encoder.state_dict(), configs=probe.a.encoder.configs)
+    encoder = probe.module("idea_engine.faceclip.load").encoder_from_state_dict(probe.a.encoder.state_dict(), configs=probe.a.encoder.configs)
     patcher = comfy.model_patcher.ModelPatcher(encoder, load_device=torch.device("meta"), offload_device=torch.device("cpu"))
     tensors = lambda: [*encoder.parameters(), *encoder.buffers()]
     asked, left, real = [], [], host.load_models_gpu
@@ -104,7 +104,7 @@ def weights(probe):
     """The host's reading of prompt weights beside ours; arguments: prompts."""
     from comfy.sd1_clip import escape_important, token_weights, unescape_important
 
-    ours = probe.module("idea_engine.faceclip.prompt").weighted_parts
+    ours = probe.module("idea_engine.prompts.weights").weighted_parts
     found = []
     for prompt in probe.arguments["prompts"]:
         theirs = [[unescape_important(text), weight] for text, weight in token_weights(escape_important(prompt), 1.0) if text]

@@ -4,9 +4,8 @@ import torch
 
 def made_up(probe):
     """arguments: seed → a FaceEmbedding."""
-    types = probe.module("idea_engine.identity.identity")
     vector = torch.nn.functional.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(probe.arguments.get("seed", 0))), dim=1)
-    face = types.FaceEmbedding(
+    face = probe.module("idea_engine.faces.embedding").FaceEmbedding(
         vector, torch.ones(1), torch.zeros(1, 4), torch.zeros(1, 5, 2), torch.zeros(1, 112, 112, 3), (torch.ones(64, 64),), (0,), "made up", "none"
     )
     return {"outputs": (face,)}
