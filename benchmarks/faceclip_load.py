@@ -64,6 +64,7 @@ def inside(task: str, *arguments) -> dict:
 
 def write(path: str) -> dict:
     import torch
+
     from idea_engine.faceclip.checkpoint import layout, published_key
     from idea_engine.faceclip.config import PUBLISHED
 
@@ -95,6 +96,7 @@ def convert(source: str, target: str) -> dict:
 
 def open_(path: str, kind: str) -> dict:
     import torch
+
     from idea_engine.faceclip.checkpoint import read
     from idea_engine.faceclip.load import encoder_from_state_dict
 
@@ -112,6 +114,7 @@ def open_(path: str, kind: str) -> dict:
 
 def encode(path: str, precision: str) -> dict:
     import torch
+
     from idea_engine.faceclip.checkpoint import read
     from idea_engine.faceclip.load import encoder_from_state_dict
 

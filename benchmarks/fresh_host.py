@@ -18,10 +18,10 @@ sys.path.append(str(ROOT))  # for `launcher`; the hosts are other processes and 
 from launcher import hosts  # noqa: E402
 from launcher.base_directory import BaseDirectory  # noqa: E402
 from launcher.client import Client  # noqa: E402
-from launcher.stand_ins import demo_checkpoint  # noqa: E402
 from launcher.environment import Environment, prepare  # noqa: E402
 from launcher.hosts import Host  # noqa: E402
 from launcher.server import PACK_NAME, HostProcess  # noqa: E402
+from launcher.stand_ins import demo_checkpoint  # noqa: E402
 
 _PATIENCE = 3600  # seconds one measurement may take
 

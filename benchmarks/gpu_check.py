@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import Iterator
 
 from fresh_host import ROOT, arguments, found_hosts, started
-from result import print_table, write_json
-
 from launcher.client import Client
-from launcher.stand_ins import demo_checkpoint
 from launcher.environment import Environment
 from launcher.errors import LauncherError
 from launcher.example_workflow import DEMO_PACK, example
 from launcher.hosts import Host
 from launcher.server import PACK_NAME, HostProcess
+from launcher.stand_ins import demo_checkpoint
 from launcher.workflow import load_workflow, override
+from result import print_table, write_json
 
 STEPS = 6
 LEFT_GB = 1.5  # what the start with little memory may use of the card

@@ -56,6 +56,7 @@ def measure(host, options) -> dict:
 
 def on_diffusers(options) -> dict:
     import torch
+
     from sampling_diffusers import measure
     from true_models import SHAPES, pipeline
 

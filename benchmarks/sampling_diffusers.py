@@ -11,12 +11,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "support")]
 
 import torch  # noqa: E402
+
+from idea_engine.applying.diffusers import applied  # noqa: E402
+from idea_engine.backends.diffusers import DiffusersBackend  # noqa: E402
 from inside.clock import between, clock_of  # noqa: E402
 from inside.turns import APPLIED, BARE, BARE_AGAIN, STAGES, take_turns, turns  # noqa: E402
 from tiny_identities import random_identity  # noqa: E402
-
-from idea_engine.backends.diffusers import DiffusersBackend  # noqa: E402
-from idea_engine.applying.diffusers import applied  # noqa: E402
 
 _TURNS = turns(STAGES)
 _PLAIN = "a photo of a cat"

@@ -16,18 +16,18 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "support")]
 
 import torch  # noqa: E402
+
+from idea_engine.backends.diffusers import DiffusersBackend  # noqa: E402
+from idea_engine.identity.anchor import compute_anchor  # noqa: E402
+from idea_engine.identity.enhanced import EnhancedIdentity  # noqa: E402
+from idea_engine.methods import build  # noqa: E402
+from idea_engine.methods.id_ea import RELEASED  # noqa: E402
+from idea_engine.training import loop as train  # noqa: E402
+from idea_engine.training.pictures import prepare_masks, prepare_photos  # noqa: E402
 from inside.clock import clock_of  # noqa: E402
 from inside.memory import MEGABYTE, PeakMemory  # noqa: E402
 from inside.models import face_mask  # noqa: E402
 from true_models import SHAPES, pipeline  # noqa: E402
-
-from idea_engine.training import loop as train  # noqa: E402
-from idea_engine.identity.anchor import compute_anchor  # noqa: E402
-from idea_engine.backends.diffusers import DiffusersBackend  # noqa: E402
-from idea_engine.methods import build  # noqa: E402
-from idea_engine.methods.id_ea import RELEASED  # noqa: E402
-from idea_engine.training.pictures import prepare_masks, prepare_photos  # noqa: E402
-from idea_engine.identity.enhanced import EnhancedIdentity  # noqa: E402
 
 CASES = ("time", "ours", "released", "released-freed")
 NAMES = ("brad pitt", "ann lee", "tom hanks", "emma stone", "bo")

@@ -47,9 +47,16 @@ SHAPES.update({f"{name}-half": shape.half() for name, shape in tuple(SHAPES.item
 
 def pipeline(shape: Shape, device: torch.device, dtype: torch.dtype):
     """A pipeline on ``device``; UNet and autoencoder in ``dtype``, text encoders in float32, as the released script has them."""
-    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-    from tiny_pipelines import tiny_tokenizer
+    from diffusers import (
+        AutoencoderKL,
+        DDPMScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from tiny_pipelines import tiny_tokenizer
 
     with tempfile.TemporaryDirectory(prefix="idea-benchmark-") as folder:
         tokenizer = tiny_tokenizer(Path(folder), VOCABULARY)

@@ -22,14 +22,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from portrait_world.world import captions
-from portrait_world.trials import sampler as drawing
-from portrait_world.judging.likeness import Scale, has_face, scale
-from portrait_world.world.people import SPLITS, person
 from portrait_world.drawing.portrait import render
-from portrait_world.world.portrayal import Shot
+from portrait_world.judging.likeness import Scale, has_face, scale
 from portrait_world.judging.similarity import shown_as_said
+from portrait_world.trials import sampler as drawing
 from portrait_world.trials.trial import PROMPTS, learn, reference_photographs
+from portrait_world.world import captions
+from portrait_world.world.people import SPLITS, person
+from portrait_world.world.portrayal import Shot
 
 SIDE = 128  # of the world's pictures, and of each half
 SHOTS: tuple[Shot, ...] = tuple(shot for shot in PROMPTS if shot.style == "photo" and shot.accessory == "none")
@@ -219,13 +219,14 @@ def markdown(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     import torch
+    from tqdm import tqdm
+
     from launcher.base_directory import BaseDirectory
     from launcher.client import Client
     from launcher.errors import LauncherError
     from launcher.hosts import find_checkouts, pip_host, pip_host_is_installed
     from launcher.requirements import CHECKOUT
     from launcher.server import PACK_NAME, HostProcess
-    from tqdm import tqdm
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.two_people", description=__doc__.split("\n")[0].split(": ", 1)[1])
     parser.add_argument("--pairs", type=int, default=6)

@@ -12,6 +12,7 @@ from typing import Sequence
 
 from idea_engine.errors import IdeaError
 from idea_engine.files.foreign_text import shown
+
 from . import check, convert_faceclip, embed, evaluate, forget, generate, inspect, train
 
 COMMANDS = (embed, train, generate, inspect, evaluate, check, forget, convert_faceclip)

@@ -10,12 +10,12 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from idea_engine.judging.base_advice import FOLDER, RATES, RateResult, advice_json, advise, base_hash
 from idea_engine.errors import EvaluationError, TrainingError
+from idea_engine.judging.base_advice import FOLDER, RATES, RateResult, advice_json, advise, base_hash
 from idea_engine.judging.likeness import COPYING_WARNING, copying, score_likeness
-from idea_engine.sheets.contact import contact_sheet
 from idea_engine.methods import RECIPES
 from idea_engine.prompts.trigger import scene_of
+from idea_engine.sheets.contact import contact_sheet
 
 NAME = "check"
 SUMMARY = "Learn one person on a base model with each of our recipes at three rates, and say whether the rates fit it."
@@ -66,6 +66,7 @@ class Judged:
 
 def run(options: argparse.Namespace) -> int:
     from idea_engine.files.atomic_write import atomic_write
+
     from .pictures import write_picture
 
     recipes = [name for name in options.recipes.split(",") if name]
@@ -119,17 +120,17 @@ class _Checker:
     """The model, the person and the judges, loaded once; learns and draws the person at one rate after another."""
 
     def __init__(self, options: argparse.Namespace):
-        from idea_engine.identity.anchor import compute_anchor
         from idea_engine.backends.diffusers import DiffusersBackend
         from idea_engine.faces.embed import embed_faces
         from idea_engine.files.pictures import read_photo
+        from idea_engine.identity.anchor import compute_anchor
         from idea_engine.identity.enhanced import EnhancedIdentity
+
+        from .demo import world_photographs
         from .drawing import Drawing
-        from .evaluate import _prompts
+        from .evaluate import _prompts, open_judge
         from .faces import open_pack
         from .judging import PromptJudge
-        from .evaluate import open_judge
-        from .demo import world_photographs
         from .models import load_model
         from .pictures import photo_files
 
@@ -178,8 +179,9 @@ class _Checker:
     def try_rate(self, recipe: str, rate: float) -> tuple[RateResult, list[Tensor]]:
         """Learn the person at ``rate`` times the recipe's own, draw the prompts, judge; and the pictures."""
         from idea_engine.applying.diffusers import applied
-        from idea_engine.training.loop import train
         from idea_engine.training.config import TrainConfig
+        from idea_engine.training.loop import train
+
         from .train import Bar
 
         options, finite = self.options, True
@@ -218,8 +220,9 @@ class _Checker:
     def _head(self, picture: Tensor) -> Tensor | None:
         """Where the person is, who may change: the head of the person drawn, None where there is none."""
         from idea_engine.faces.mask import face_mask
-        from idea_engine.faces.search import plain_faces
         from idea_engine.faces.photo import to_pixels
+        from idea_engine.faces.search import plain_faces
+
         from .faces import open_pack
 
         if not hasattr(self, "_encoder"):

@@ -18,9 +18,8 @@ class WorldJudge:
         self._faces = PackJudge(encoder)
 
     def measure(self, photo: Tensor) -> Tensor | None:
-        from portrait_world.judging.similarity import judge_embeddings
-
         from idea_engine.training.pictures import prepare_photos
+        from portrait_world.judging.similarity import judge_embeddings
 
         if self._faces.measure(photo) is None:
             return None
@@ -31,8 +30,9 @@ class WorldJudge:
 def world_photographs(split: str, index: int, count: int) -> list[Tensor]:
     """``count`` drawn photographs (128, 128, 3) of one person of the Portrait World, such as no training has seen."""
     import numpy as np
-    from portrait_world.world.people import person
+
     from portrait_world.drawing.portrait import render
+    from portrait_world.world.people import person
     from portrait_world.world.portrayal import photograph
 
     rng = np.random.default_rng([17, index])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from idea_engine.errors import BadImageError
 from idea_engine.applying.applied import STARTS_AT
+from idea_engine.errors import BadImageError
 
 _STEPS, _GUIDANCE = 30, 6.0
 _DEMO_GUIDANCE = 3.0  # of the Portrait World's own sampler

@@ -28,8 +28,9 @@ def run(options: argparse.Namespace) -> int:
     from idea_engine.faces.embed import embed_faces, search_photos
     from idea_engine.faces.preview import draw_preview
     from idea_engine.files.foreign_text import shown
-    from .faces import describe_faces, open_pack
     from idea_engine.files.pictures import read_photo
+
+    from .faces import describe_faces, open_pack
     from .pictures import photo_files, write_picture
 
     files = photo_files(options.photos)

@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 
 from idea_engine.errors import EvaluationError
-from idea_engine.judging.likeness import COPYING_WARNING, copy_paste, copying, csv_text, likeness_rows, score_likeness
-from idea_engine.sheets.contact import contact_sheet
 from idea_engine.files.fingerprint import file_hash
 from idea_engine.files.foreign_text import parsed_json, shown
 from idea_engine.files.pictures import read_photo
-from idea_engine.prompts.trigger import PLACEHOLDER, scene_of
 from idea_engine.identity.identity import Identity
-from .pictures import photo_files
-from .judging import Judge, PackJudge
+from idea_engine.judging.likeness import COPYING_WARNING, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from idea_engine.prompts.trigger import PLACEHOLDER, scene_of
+from idea_engine.sheets.contact import contact_sheet
+
 from .demo import WorldJudge
+from .judging import Judge, PackJudge
+from .pictures import photo_files
 
 NAME = "evaluate"
 SUMMARY = "Draw each person in many prompts, and score likeness, copying and prompt; writes report.html with the pictures in it."
@@ -118,6 +119,7 @@ def _draw_and_score(options, pipe, drawing, subjects, prompts, judge, critic, le
     from tqdm import tqdm
 
     from idea_engine.applying.diffusers import applied
+
     from .pictures import write_picture
 
     pipe.set_progress_bar_config(disable=True)
@@ -228,6 +230,7 @@ class Ledger:
     def finish(self, facts, notes, summary, subjects: Sequence[Subject]) -> None:
         """The report, the tables and the contact sheet."""
         from idea_engine.files.atomic_write import atomic_write
+
         from .pictures import write_picture
         from .report import html_report
 

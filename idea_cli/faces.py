@@ -8,8 +8,8 @@ from typing import Sequence
 from torch import Tensor
 
 from idea_engine.errors import FaceModelError
-from idea_engine.faces.execution_provider import PROVIDERS
 from idea_engine.faces.embed import CHOICES, PhotoFaces
+from idea_engine.faces.execution_provider import PROVIDERS
 from idea_engine.faces.pack import DEMO_DETECTION_SIZE
 from idea_engine.files.foreign_text import shown
 

@@ -30,8 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from idea_engine.errors import IdentityFileError
-    from idea_engine.identity.forget import plain_name, quickstart_hosts, traces
     from idea_engine.files.foreign_text import shown
+    from idea_engine.identity.forget import plain_name, quickstart_hosts, traces
 
     name = plain_name(options.name)
     if not name or set(name) & set("/\\"):

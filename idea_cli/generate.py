@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from idea_engine.applying.diffusers import applied
     from idea_engine.errors import TriggerError
     from idea_engine.identity.foreign_files import read_identity
+
     from .drawing import Drawing
     from .models import load_model
     from .pictures import free_name, write_picture

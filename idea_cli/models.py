@@ -60,8 +60,8 @@ def load_model(options: argparse.Namespace, device=None) -> Model:
     device = torch.device(device if device is not None else _device(options.device))
     dtype = _dtype(options.precision, device)
     if options.model == DEMO:
-        from portrait_world.world.people import names
         from portrait_world.pipeline import load_pipeline
+        from portrait_world.world.people import names
 
         pipe, people = _needs_diffusers(load_pipeline), names()
     else:

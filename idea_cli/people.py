@@ -10,10 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
-from idea_engine.files.atomic_write import sweep
 from idea_engine.errors import BadImageError, IdentityFileError
+from idea_engine.files.atomic_write import sweep
 from idea_engine.identity.file import load_identity
 from idea_engine.identity.identity import Identity
+
 from .pictures import SUFFIXES, is_picture, photo_files
 
 _LONGEST = timedelta(days=30)  # a folder of people may take

@@ -8,9 +8,10 @@ from typing import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from idea_engine.files.atomic_write import atomic_write
 from idea_engine.errors import BadImageError
+from idea_engine.files.atomic_write import atomic_write
 from idea_engine.files.pictures import SUFFIXES
+
 
 def photo_files(paths: Sequence[str | Path]) -> list[Path]:
     """Files as given; of folders, the pictures directly in them, by name.

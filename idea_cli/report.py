@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Mapping, Sequence
 
-from torch import Tensor
 import torch
+from torch import Tensor
 
 from idea_engine.judging.likeness import COPYING_WARNING
 

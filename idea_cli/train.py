@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
-from idea_engine.training.checkpoint import Checkpoint
 from idea_engine.errors import IdeaError, IdentityFileError, TrainingError
 from idea_engine.files.foreign_text import shown
 from idea_engine.methods import RECIPES
+from idea_engine.training.checkpoint import Checkpoint
+
 from .people import PersonToLearn, Team, differences, people_in
 
 NAME = "train"
@@ -139,10 +140,11 @@ class Studio:
     """The model, the face pack and the anchor, loaded once for everybody who is learned."""
 
     def __init__(self, options: argparse.Namespace, device=None):
-        from idea_engine.identity.anchor import compute_anchor, parse_names
-        from idea_engine.judging.base_advice import advised_rate, base_hash
         from idea_engine.backends.diffusers import DiffusersBackend
         from idea_engine.files.fingerprint import fingerprint
+        from idea_engine.identity.anchor import compute_anchor, parse_names
+        from idea_engine.judging.base_advice import advised_rate, base_hash
+
         from .faces import open_pack
         from .models import load_model
 
@@ -197,10 +199,10 @@ class Studio:
     def _learn(self, person: PersonToLearn, title: str, position: int) -> None:
         from idea_engine.faces.embed import embed_faces
         from idea_engine.files.file_size import shown_size
-        from idea_engine.identity.file import save_identity
         from idea_engine.files.pictures import read_photo
-        from idea_engine.training.loop import train
         from idea_engine.identity.enhanced import EnhancedIdentity
+        from idea_engine.identity.file import save_identity
+        from idea_engine.training.loop import train
 
         options = self.options
         photos, captions = [read_photo(file) for file in person.photos], options.caption
@@ -243,6 +245,7 @@ class Studio:
     def _previews(self, person: PersonToLearn, steps: int):
         """Pictures on the way, written as NAME-STEP.png; None where none are asked for. They change nothing that is learned."""
         from idea_engine.training.previews import Preview, Previews
+
         from .pictures import write_picture
 
         every, folder = self.options.preview_every, Path(self.options.preview_dir or person.output.parent / "previews")

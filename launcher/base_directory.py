@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .errors import LauncherError
 
-
 FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/checkpoints", "models/embeddings", "models/idea",
            "models/insightface/models")
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.pyc", ".pytest_cache", "quickstart-output", "node_modules")

@@ -9,8 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import (HostGoneError, HTTPAnswerError, InterruptedRunError, LauncherError, NodeFailedError, PromptRejectedError,
-                     WebSocketClosed)
+from .errors import (
+    HostGoneError,
+    HTTPAnswerError,
+    InterruptedRunError,
+    LauncherError,
+    NodeFailedError,
+    PromptRejectedError,
+    WebSocketClosed,
+)
 from .websocket import WebSocket
 
 

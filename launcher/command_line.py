@@ -7,11 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from . import environment as environments
-from . import hosts
+from . import environment as environments, hosts
 from .base_directory import BaseDirectory
 from .cache import locked, quickstart_folder
-from .stand_ins import demo_checkpoint, demo_face_pack, family_for, in_portrait_world
 from .environment import Environment
 from .errors import LauncherError
 from .portrait import PHOTO, RANDOM_WEIGHTS, ModelNames, PortraitRequest, make_portrait
@@ -19,6 +17,7 @@ from .portrait_world_run import add_sheet
 from .releases import fetch_release
 from .requirements import CHECKOUT, TESTS
 from .server import PACK_NAME, HostProcess, free_port
+from .stand_ins import demo_checkpoint, demo_face_pack, family_for, in_portrait_world
 
 USUAL_PORT = 8188
 EVERY_HOST, NEWEST_HOST = "--every-host", "--newest-host"  # options of our tests: see tests/conftest.py

@@ -6,8 +6,8 @@ in another version is installed beside it, so that no host changes what another,
 import hashlib
 import os
 import re
-import shutil
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig

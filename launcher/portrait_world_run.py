@@ -2,9 +2,9 @@
 import json
 import time
 
-from .stand_ins import run_inside
 from .environment import Environment
 from .portrait import PHOTO, PortraitRequest, write_report
+from .stand_ins import run_inside
 
 
 def add_sheet(report: dict, request: PortraitRequest, environment: Environment, phases: dict[str, float], say=print) -> dict:

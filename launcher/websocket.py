@@ -6,7 +6,6 @@ import struct
 
 from .errors import LauncherError, WebSocketClosed
 
-
 CONTINUED, TEXT, CLOSE, PING, PONG = 0x0, 0x1, 0x8, 0x9, 0xA
 LARGEST = 256 * 2**20  # a preview picture is a few hundred kilobytes; more than this is not ComfyUI
 

@@ -110,9 +110,9 @@ class ApplyIDAdapterAdvanced:
 def _applied(model, clip, identity, trigger, prepared, start_at, end_at, mask=None):
     """MODEL and CLIP with a person; ``prepared`` gives the identity as it is to act and its strength."""
     from ..idea_engine.applying.applied import AppliedIdentity
+    from ..idea_engine.identity.enhanced import EnhancedIdentity
     from ..idea_engine.identity.operations import untrained
     from ..idea_engine.prompts.trigger import check_trigger
-    from ..idea_engine.identity.enhanced import EnhancedIdentity
     from .host import attention, prompt_tokens
     from .host.backend import word_ids
     from .host.family import check_identity, check_model, clip_family

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from ..idea_engine.errors import FaceModelError
-from ..idea_engine.faces.execution_provider import PROVIDERS
 from ..idea_engine.faces.embed import CHOICES, ON_MISSING, doubts, embed_faces, search_photos
+from ..idea_engine.faces.execution_provider import PROVIDERS
 from ..idea_engine.faces.pack import DEMO_DETECTION_SIZE
 from ..idea_engine.faces.preview import draw_preview
 from .host import paths

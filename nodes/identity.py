@@ -37,8 +37,8 @@ class SaveIdentity:
 
         from ..idea_engine.errors import IdentityFileError
         from ..idea_engine.files.file_size import shown_size
-        from ..idea_engine.identity.operations import as_identity
         from ..idea_engine.identity.file import save_identity
+        from ..idea_engine.identity.operations import as_identity
         from .host.images import to_data_url
         from .host.paths import new_identity_path
 

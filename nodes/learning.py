@@ -91,9 +91,9 @@ def learn(backend, enhanced, photos, config, key: str, *, masks=None, node_id=No
     """
     from contextlib import closing
 
-    from ..idea_engine.training.checkpoint import Checkpoint
     from ..idea_engine.files.fingerprint import content_key
     from ..idea_engine.methods import build as build_module
+    from ..idea_engine.training.checkpoint import Checkpoint
     from ..idea_engine.training.loop import train
     from .host.paths import training_cache, trim_training_cache
     from .host.progress import TrainingProgress
@@ -142,10 +142,10 @@ def _kept(path, enhanced, trigger):
     import logging
     from dataclasses import replace
 
-    from ..idea_engine.files.cache_folder import used
     from ..idea_engine.errors import IdentityFileError
-    from ..idea_engine.identity.operations import rounded
+    from ..idea_engine.files.cache_folder import used
     from ..idea_engine.identity.file import load_identity
+    from ..idea_engine.identity.operations import rounded
 
     if not path.is_file():
         return None

@@ -39,8 +39,8 @@ class MergeIdentities:
         }
 
     def merge(self, identity_a, weight_a, identity_b, weight_b, trigger, identity_c=None, weight_c=0.5, identity_d=None, weight_d=0.5):
-        from ..idea_engine.identity.operations import as_identity
         from ..idea_engine.identity.merge import merge_identities
+        from ..idea_engine.identity.operations import as_identity
         from ..idea_engine.prompts.trigger import check_trigger
         from .identity import describe
 

@@ -46,8 +46,8 @@ class RefitIdentity:
     def refit(self, identity, model, clip, vae, image, enhanced, steps, resolution, seed, preview_every=0, face_model=None, node_id=None):
         from ..idea_engine.files.fingerprint import content_key
         from ..idea_engine.identity.operations import content_hash
-        from ..idea_engine.training.refit import build_from, carried_over, nearest_start
         from ..idea_engine.training.config import TrainConfig
+        from ..idea_engine.training.refit import build_from, carried_over, nearest_start
         from .host.images import check_pictures
         from .learning import base_rate, course_chart, face_masks, learn, training_backend, training_key, training_side
 

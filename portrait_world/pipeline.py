@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from . import assets, tokenizer
-from .networks.autoencoder import SD_SCALE
 from .cache import cache_folder
+from .networks.autoencoder import SD_SCALE
 from .networks.text_encoder import CONFIG
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from PIL import Image
 
 from launcher.base_directory import BaseDirectory
-from .chromium import Page, find_browser, show_canvas, skip_the_tour
 from launcher.client import Client
 from launcher.errors import LauncherError
 from launcher.example_workflow import DEMO_PACK, NATIVE, example
@@ -23,6 +22,8 @@ from launcher.hosts import find_checkouts
 from launcher.requirements import CHECKOUT
 from launcher.server import PACK_NAME, HostProcess
 from launcher.workflow import load_workflow
+
+from .chromium import Page, find_browser, show_canvas, skip_the_tour
 
 PICTURES = CHECKOUT / "web" / "docs" / "images"
 RECIPE = "balanced"  # what Train IDEA shows first; only identities of one recipe can be merged

@@ -19,11 +19,11 @@ from launcher.client import Client
 from launcher.errors import LauncherError
 from launcher.example_workflow import EXAMPLES, number_of, on_demo_model
 from launcher.hosts import find_checkouts, pip_host, pip_host_is_installed
-from launcher.portrait import PHOTO, PATIENCE, _prompt_of, saving_nodes
-from portrait_world.judging.portrait_sheet import INK, PAPER, THUMBNAIL_WIDTH, draw_sheet, load_font, short_caption
+from launcher.portrait import PATIENCE, PHOTO, _prompt_of, saving_nodes
 from launcher.requirements import CHECKOUT
 from launcher.server import PACK_NAME, HostProcess
 from launcher.workflow import load_workflow
+from portrait_world.judging.portrait_sheet import INK, PAPER, THUMBNAIL_WIDTH, draw_sheet, load_font, short_caption
 
 TILE, GAP, IN_A_ROW, CAPTION = 256, 12, 5, 26
 QUALITY = 85

@@ -8,11 +8,11 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from .adapter_residual import adapter_residual
-from ..errors import FamilyMismatchError
-from ..identity.operations import content_hash, faded
-from ..identity.identity import Identity
 from ..backends.family import ModelFamily
+from ..errors import FamilyMismatchError
+from ..identity.identity import Identity
+from ..identity.operations import content_hash, faded
+from .adapter_residual import adapter_residual
 
 # The first steps lay out the scene, and one photograph teaches its own scene along with the face: a person who comes in a little later is as much
 # alike, and more of the prompt is drawn (docs/ablation.md). FastComposer (2305.10431) delays its subjects for the same reason.

@@ -14,14 +14,13 @@ from typing import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .applied import CHUNK, AppliedIdentity, Place, adapt, check_fits, inactive_sets
-from ..errors import TriggerError, UnsupportedModelError
-from .applied import STARTS_AT
-from ..backends.noise_stages import stage_of
-from ..prompts.trigger import check_trigger, trigger_pattern
-from ..identity.identity import Identity
 from ..backends.base import TextCondition
 from ..backends.diffusers import DiffusersBackend
+from ..backends.noise_stages import stage_of
+from ..errors import TriggerError, UnsupportedModelError
+from ..identity.identity import Identity
+from ..prompts.trigger import check_trigger, trigger_pattern
+from .applied import CHUNK, STARTS_AT, AppliedIdentity, Place, adapt, check_fits, inactive_sets
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Mapping, Protocol, Sequence
 
-from torch import Tensor
 import torch
+from torch import Tensor
 
 from .attention_maps import AttentionMaps
 from .family import ModelFamily

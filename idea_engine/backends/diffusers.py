@@ -7,12 +7,12 @@ from typing import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .attention_maps import map_blocks
 from ..errors import UnsupportedModelError
 from ..files.fingerprint import fingerprint
-from .frozen_layers import lean
-from .family import ModelFamily
+from .attention_maps import map_blocks
 from .base import CrossAttentionEdit, Prediction, Prompt, TextCondition
+from .family import ModelFamily
+from .frozen_layers import lean
 
 CHUNK = 77  # positions of CLIP's text encoders
 

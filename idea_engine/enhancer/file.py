@@ -10,15 +10,15 @@ from typing import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ..files.atomic_write import atomic_write
 from ..backends.base import DiffusionBackend
+from ..backends.family import ModelFamily
+from ..backends.templates import prompt_inputs
 from ..errors import EnhancerFileError, FamilyMismatchError
+from ..files.atomic_write import atomic_write
 from ..files.file_size import shown_size
 from ..files.foreign_text import parsed_json, shown
 from ..files.pickle_file import ClaimedTensor
 from ..files.tensor_file import open_tensors
-from ..backends.templates import prompt_inputs
-from ..backends.family import ModelFamily
 from .network import Enhancer, EnhancerSizes
 
 FORMAT_VERSION = 1

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
-from ..training.losses import face_weights, min_snr_weights, noise_loss
 from ..backends.templates import prompt_inputs
+from ..training.losses import face_weights, min_snr_weights, noise_loss
 from .network import Enhancer, Parts
 
 SNR_CEILING = 5.0  # of the min-SNR weights, arXiv 2303.09556

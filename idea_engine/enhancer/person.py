@@ -3,16 +3,16 @@ from __future__ import annotations
 
 import torch
 
-from ..identity.anchor import with_start
 from ..backends.base import DiffusionBackend
 from ..errors import FamilyMismatchError
-from ..identity.operations import DEFAULT_TRIGGER, rounded
-from ..identity.merge import combined_licence
 from ..faces.embedding import FaceEmbedding
+from ..faces.head import as_pixels
+from ..identity.anchor import with_start
 from ..identity.enhanced import IDAnchor
 from ..identity.identity import Identity, IdentityMetadata
+from ..identity.merge import combined_licence
+from ..identity.operations import DEFAULT_TRIGGER, rounded
 from .file import EnhancerFile
-from ..faces.head import as_pixels
 
 METHOD = "enhanced"  # in the identity's metadata
 

@@ -5,8 +5,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.atomic_write import atomic_write
 from ..errors import FaceCLIPFileError, IdeaError
+from ..files.atomic_write import atomic_write
 from ..files.file_size import shown_size
 from .checkpoint import LICENCE, checked, read
 from .config import CONFIG_KEY, to_json

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..prompts.clip_tokenizer import END, START, encode
 from ..errors import BadImageError
+from ..prompts.clip_tokenizer import END, START, encode
 from .config import FaceCLIPConfig
 from .face_tower import FaceTower
 from .fuser import Fuser

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..prompts.clip_tokenizer import END, START
-from .config import FaceCLIPConfig
 from ..prompts.weights import weighted_parts
+from .config import FaceCLIPConfig
+
 Words = Callable[[str], list[int]]  # text → CLIP's token ids, without start, end and padding
 
 _FACE_WORD = "id"

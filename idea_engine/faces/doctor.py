@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .embed import CERTAIN_SCORE, FaceEncoder, PhotoFaces, embed_faces, search_photos
+from .embedding import FaceEmbedding
 from .measures import FaceMeasures, measure_face
 from .photo import check_photo, to_pixels
-from .embedding import FaceEmbedding
 
 REJECT, WARN = "reject", "warn"
 KEEP = ("usable", "flawless")  # without rejects; without any finding

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..errors import FaceNotFoundError
 from .align import CROP_SIZE, align_face
+from .embedding import FaceEmbedding
 from .head import align_head
 from .mask import face_masks
-from .search import DetectedFace, FaceDetector, find_faces
 from .photo import check_photo, photo_key, to_pixels
-from .embedding import FaceEmbedding
+from .search import DetectedFace, FaceDetector, find_faces
 
 CERTAIN_SCORE = 0.75  # of the detector: faces in photographs mostly lie above; a 'face' in a vase or in noise below
 CHOICES = ("largest", "best score", "left to right", "index")

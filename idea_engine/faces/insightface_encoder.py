@@ -11,12 +11,12 @@ from typing import Sequence
 import numpy as np
 
 from ..errors import FaceModelError
-from .execution_provider import choose_provider
-from .pack import FacePack, missing_package_sentence, open_face_pack
-from .search import DetectedFace
 from ..files.fingerprint import file_hash
 from ..files.foreign_text import shown
 from .embedding import FACE_EMBEDDING_WIDTH
+from .execution_provider import choose_provider
+from .pack import FacePack, missing_package_sentence, open_face_pack
+from .search import DetectedFace
 
 DETECTION_THRESHOLD = 0.5  # insightface's own
 

@@ -8,8 +8,8 @@ from typing import Sequence
 import torch
 
 from ..backends.base import DiffusionBackend
-from ..errors import NamesError
 from ..backends.templates import prompt_inputs
+from ..errors import NamesError
 from .enhanced import IDAnchor
 
 TOKENS_PER_IDENTITY = 2  # first and second name, METHODS §1.2

@@ -10,16 +10,16 @@ from typing import Mapping
 import torch
 from torch import Tensor
 
-from ..files.atomic_write import atomic_write
+from ..backends.family import ENCODERS, family_of
 from ..errors import IdentityFileError, TriggerError
+from ..files.atomic_write import atomic_write
 from ..files.file_names import write_advice
 from ..files.foreign_text import parsed_json, shown
-from .operations import named_tensors, rounded
 from ..files.pickle_file import ClaimedTensor
 from ..files.tensor_file import describe, open_tensors
 from ..prompts.trigger import check_trigger
 from .identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
-from ..backends.family import ENCODERS, family_of
+from .operations import named_tensors, rounded
 
 FORMAT_VERSION = 2  # 2 knows the ending; a file without one is still written as 1
 MAX_BYTES = 4 << 30  # the recipe 'paper' on SDXL changes 340 M weights (680 MB); everything else is far smaller

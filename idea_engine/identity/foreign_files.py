@@ -10,14 +10,14 @@ from typing import Mapping
 import torch
 from torch import Tensor
 
+from ..backends.family import family_of
 from ..errors import IdentityFileError, TriggerError
 from ..files.file_size import shown_size
 from ..files.foreign_text import shown
-from .file import MAX_TOKENS, check_file, check_values, load_identity
-from ..backends.family import family_of
 from ..files.pickle_file import ClaimedTensor, RefusedProgramError, is_pickle, read_pickle
 from ..files.tensor_file import describe, open_tensors
 from ..prompts.trigger import check_trigger
+from .file import MAX_TOKENS, check_file, check_values, load_identity
 from .identity import Identity, IdentityMetadata
 
 PICKLE_SUFFIXES = (".bin", ".pt")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Iterable, Iterator
 
 from ..errors import IdeaError
-from .operations import content_hash
+from ..files.tensor_file import open_tensors
 from .file import load_identity
 from .foreign_files import read_identity
-from ..files.tensor_file import open_tensors
+from .operations import content_hash
 
 QUICKSTART_PERSON = "anna"  # whoever is on the photograph
 SUFFIXES = (".safetensors", ".bin", ".pt")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Mapping
 
 from torch import Tensor
+
 from ..backends.family import ModelFamily
 
 

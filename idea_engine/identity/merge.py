@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import MergeError
-from .operations import map_tensors, named_tensors, rounded
 from .file import MAX_STACKED
 from .identity import AdapterWeights, Identity
+from .operations import map_tensors, named_tensors, rounded
 
 _SMALLEST_SUM = 1e-3  # of the weights, which are scaled to a sum of 1
 _LARGEST_SHARE = 10.0  # of one weight after that scaling; beyond it the result is noise

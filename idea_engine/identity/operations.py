@@ -8,8 +8,8 @@ from typing import Callable, Mapping
 import torch
 from torch import Tensor
 
-from .identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
 from .enhanced import EnhancedIdentity
+from .identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
 
 DEFAULT_TRIGGER = "<id>"
 

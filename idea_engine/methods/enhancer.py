@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .adapter import HEADS
 from ..faces.embedding import FACE_EMBEDDING_WIDTH
+from .adapter import HEADS
 
 
 class IDEnhancer(nn.Module):

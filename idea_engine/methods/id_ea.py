@@ -7,19 +7,19 @@ from typing import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .adapter import IDAdapter, IDKeyValue
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
-from ..errors import FamilyMismatchError
-from .anchor_distance import AnchorDistance
 from ..backends.templates import prompt_inputs
-from ..identity.operations import rounded
+from ..errors import FamilyMismatchError
 from ..faces.embedding import FACE_EMBEDDING_WIDTH
 from ..identity.enhanced import EnhancedIdentity
 from ..identity.identity import Identity, IdentityMetadata
-from .module import IdentityModule
-from .recipe import Recipe
-from .rates import hold, root_mean_square, width_factor
+from ..identity.operations import rounded
+from .adapter import IDAdapter, IDKeyValue
+from .anchor_distance import AnchorDistance
 from .enhancer import IDEnhancer, seeded
+from .module import IdentityModule
+from .rates import hold, root_mean_square, width_factor
+from .recipe import Recipe
 
 # The released script optimises the tokens and the adapter only; expander, enhancer, to_k and to_v never change (METHODS §1).
 RELEASED = Recipe(

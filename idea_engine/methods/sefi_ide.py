@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
-from ..identity.operations import rounded
 from ..backends.noise_stages import stage_of
 from ..identity.enhanced import EnhancedIdentity
 from ..identity.identity import Identity, StageTokens
-from .recipe import ATTENTION_WEIGHTS, Recipe
+from ..identity.operations import rounded
 from .id_ea import IDEA
+from .recipe import ATTENTION_WEIGHTS, Recipe
 
 STAGES = 5  # METHODS §2
 # Textual inversion from the names' anchor, with the paper's two ideas; nothing reads a face embedding. Rate and weight are our own.

@@ -4,7 +4,6 @@ from __future__ import annotations
 import re
 from typing import Callable, Sequence
 
-
 from ..errors import TriggerError
 from ..files.foreign_text import shown
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..backends.attention_maps import AttentionMaps, grid_size, inside, map_blocks
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt, TextCondition
-from ..errors import TrainingError
 from ..backends.templates import prompt_inputs
+from ..errors import TrainingError
 
 TARGETS = ("face_word", "mask")
 _WORD = "face"  # METHODS §2

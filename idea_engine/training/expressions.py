@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..backends.base import CrossAttentionEdit, DiffusionBackend
-from .losses import face_weights, noise_loss
-from ..prompts.trigger import PLACEHOLDER
 from ..backends.templates import prompt_inputs
+from ..prompts.trigger import PLACEHOLDER
+from .losses import face_weights, noise_loss
 
 _log = logging.getLogger(__name__)
 # The words are those of everyday captions.

@@ -12,27 +12,27 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..identity.anchor import with_start
-from .attention_loss import AttentionLoss
 from ..backends.base import DiffusionBackend, Prompt
-from .batch import Batch, draw_batch
-from .checkpoint import Checkpoint, Progress
+from ..backends.templates import tokenize_template
 from ..errors import TrainingError
-from .expressions import expression_captions
 from ..faces.mask import with_hair
-from .losses import face_weights, min_snr_weights, noise_loss
+from ..identity.anchor import with_start
+from ..identity.enhanced import EnhancedIdentity
+from ..identity.identity import Identity
 from ..methods import build as build_module
 from ..methods.module import IdentityModule, parameter_groups, set_trainable
 from ..methods.recipe import Recipe
+from ..prompts.trigger import check_trigger
+from .attention_loss import AttentionLoss
+from .batch import Batch, draw_batch
+from .checkpoint import Checkpoint, Progress
+from .config import TrainConfig
+from .expressions import expression_captions
+from .losses import face_weights, min_snr_weights, noise_loss
 from .pictures import prepare_masks, prepare_photos
 from .previews import JUDGED, Best, Preview, PreviewPainter, Previews, best_step
 from .prior import Prior
-from ..prompts.trigger import check_trigger
-from ..backends.templates import tokenize_template
-from .config import TrainConfig
 from .report import StepEvent, TrainReport
-from ..identity.enhanced import EnhancedIdentity
-from ..identity.identity import Identity
 
 MAX_BAD_STEPS = 3  # in a row, before training stops
 _FIRST_LOSS_SCALE = 2.0**14  # for float16 networks, whose gradients would vanish below 6e-8

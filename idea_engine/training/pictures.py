@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import BadImageError
-from ..identity.enhanced import EnhancedIdentity
 from ..faces.photo import check_photo, photo_key
+from ..identity.enhanced import EnhancedIdentity
 
 LATENT_FACTOR = 8  # pixels per latent cell in every supported family
 

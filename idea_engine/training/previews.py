@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt
-from .checkpoint import Progress
-from ..methods.module import IdentityModule
-from .prior import elsewhere
 from ..backends.templates import prompt_inputs, tokenize_template
+from ..methods.module import IdentityModule
+from .checkpoint import Progress
+from .prior import elsewhere
 
 TEMPLATE = "a photo of {tokens} person"  # the plainest that the training prompts allow
 SAMPLER_STEPS = 12  # enough for a face to be recognised; a finished picture takes twice as many

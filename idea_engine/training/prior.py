@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..backends.base import CrossAttentionEdit, DiffusionBackend
-from .losses import noise_loss
+from ..backends.templates import prompt_inputs
 from ..methods.module import IdentityModule
 from ..prompts.trigger import PLACEHOLDER
-from ..backends.templates import prompt_inputs
+from .losses import noise_loss
 
 _SOMEBODY = "somebody"  # stands where the person's word would
 

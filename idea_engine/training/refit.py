@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..errors import FamilyMismatchError
+from ..identity.enhanced import EnhancedIdentity
+from ..identity.identity import Identity
 from ..methods import id_ea
 from ..methods.module import IdentityModule
 from ..methods.recipe import Recipe
-from ..identity.enhanced import EnhancedIdentity
-from ..identity.identity import Identity
 
 STEPS = 25
 

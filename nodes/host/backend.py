@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from ...idea_engine.applying.applied import AppliedIdentity
 from ...idea_engine.backends.attention_maps import map_blocks
 from ...idea_engine.backends.base import CrossAttentionEdit, Prediction, Prompt, TextCondition
-from ...idea_engine.judging.base_advice import base_hash
+from ...idea_engine.backends.frozen_layers import lean
 from ...idea_engine.errors import UnsupportedModelError
 from ...idea_engine.files.fingerprint import fingerprint
-from ...idea_engine.backends.frozen_layers import lean
 from ...idea_engine.identity.identity import Identity, IdentityMetadata
+from ...idea_engine.judging.base_advice import base_hash
 from .family import SUPPORTED, check_model, clip_encoders, clip_family, cross_attention_blocks, cross_attention_scales
 from .frozen import borrowed, checkpointed, mutates_saved_tensors
 from .places import find_places

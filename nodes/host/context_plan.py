@@ -7,8 +7,7 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ...idea_engine.applying.applied import AppliedIdentity
-from ...idea_engine.applying.applied import STARTS_AT
+from ...idea_engine.applying.applied import STARTS_AT, AppliedIdentity
 from ...idea_engine.backends.noise_stages import stage_bounds
 from .carried import CarriedCondition
 from .mentions import Mention, signatures

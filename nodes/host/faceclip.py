@@ -14,8 +14,7 @@ from ...idea_engine.faceclip.config import ENCODERS, from_json
 from ...idea_engine.faceclip.encoder import FaceCLIPEncoder
 from ...idea_engine.faceclip.load import encoder_from_state_dict
 from ...idea_engine.files.fingerprint import content_key
-from ...portrait_world import assets
-from ...portrait_world import faceclip as portrait_world
+from ...portrait_world import assets, faceclip as portrait_world
 from . import paths
 
 DEMO = paths.DEMO  # the tiny encoder that ships with the pack

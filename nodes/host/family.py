@@ -4,10 +4,9 @@ from __future__ import annotations
 from torch import nn
 
 from ...idea_engine.applying.applied import check_fits
+from ...idea_engine.backends.family import ModelFamily, family_of
 from ...idea_engine.errors import FamilyMismatchError, UnsupportedModelError
-from ...idea_engine.backends.family import family_of
 from ...idea_engine.identity.identity import Identity
-from ...idea_engine.backends.family import ModelFamily
 
 SUPPORTED = "Stable Diffusion 1.x, Stable Diffusion 2.x (ε and v prediction) and SDXL"
 _KNOWN_ENCODERS = ("clip_l", "clip_g", "clip_h")

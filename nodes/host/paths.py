@@ -6,10 +6,10 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ...idea_engine.files.cache_folder import trim
 from ...idea_engine.errors import EnhancerFileError, FaceCLIPFileError, FaceModelError, IdentityFileError
-from ...idea_engine.faces.pack import DOWNLOADABLE, onnx_folders
 from ...idea_engine.faceclip.checkpoint import SUFFIXES as FACECLIP_SUFFIXES
+from ...idea_engine.faces.pack import DOWNLOADABLE, onnx_folders
+from ...idea_engine.files.cache_folder import trim
 from ...idea_engine.files.file_names import leads_out, portable_parts, walk, write_advice
 from ...idea_engine.files.foreign_text import shown
 

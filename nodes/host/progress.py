@@ -5,8 +5,8 @@ import math
 import time
 from typing import Any
 
-from ...idea_engine.training.previews import Preview, Previews
 from ...idea_engine.training.loop import StepEvent
+from ...idea_engine.training.previews import Preview, Previews
 from .live import LiveTraining
 
 _MESSAGE_EVERY = 0.25  # seconds; a browser draws no faster

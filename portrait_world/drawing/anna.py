@@ -4,8 +4,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..world.people import Person, person
-from .portrait import render
 from ..world.portrayal import Shot
+from .portrait import render
 
 SPLIT, INDEX = "test", 4
 PHOTOGRAPH = Shot(scene="studio", colour="green", garment="sweater", yaw=0.15, tilt=-1.5, light=0.08, seed=11)

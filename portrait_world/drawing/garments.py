@@ -1,8 +1,8 @@
 """Shoulders and what they wear: a collared shirt, a suit with a tie, a striped sweater."""
 from __future__ import annotations
 
-from .canvas import Canvas, ellipse, shade
 from ..world.portrayal import Shot
+from .canvas import Canvas, ellipse, shade
 
 _COLOURS = {
     "red": (200, 40, 45), "blue": (40, 80, 190), "green": (40, 140, 70), "yellow": (235, 200, 50),

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
+from ..world.people import Person
 from .canvas import Canvas, arch, egg, mix, shade
 from .geometry import FaceGeometry
-from ..world.people import Person
 
 _COLOURS = {
     "black": (32, 27, 28), "brown": (96, 60, 36), "blond": (222, 184, 104),

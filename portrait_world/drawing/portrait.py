@@ -6,14 +6,14 @@ import random
 import numpy as np
 from PIL import Image
 
+from ..world.people import Person
+from ..world.portrayal import Shot
 from . import hair as hair_parts
 from .canvas import Canvas, egg, ellipse, mix, shade
-from .styles import finish
 from .garments import draw_garment
 from .geometry import FaceGeometry, face_geometry
-from ..world.people import Person
 from .scenes import VARIANTS, scene
-from ..world.portrayal import Shot
+from .styles import finish
 
 SIZE = 128
 SUPERSAMPLING = 3

@@ -16,15 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from .. import assets
-from ..world import captions
+from ..cache import cache_folder
+from ..drawing.portrait import render
 from ..networks import noise
 from ..networks.autoencoder import SD_SCALE, to_pictures, to_tensor
-from ..cache import cache_folder
+from ..tokenizer import tokenize
+from ..world import captions
 from ..world.people import SPLITS, names, person
-from ..drawing.portrait import render
 from ..world.portrayal import ATTRIBUTES, Shot, photograph, sample_shot
 from .similarity import area_under_curve, judge_embeddings, read_attributes
-from ..tokenizer import tokenize
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from idea_engine.faces.search import DetectedFace, plain_faces
 from torch import Tensor
 
+from idea_engine.faces.search import DetectedFace, plain_faces
+
 from .. import assets
-from ..world.people import SPLITS, person
 from ..drawing.portrait import render
+from ..world.people import SPLITS, person
 from ..world.portrayal import photograph
 from .similarity import judge_embeddings
 

@@ -46,8 +46,8 @@ def short_caption(prompt: str, trigger: str = "<anna>") -> str:
 
 def judge(photo: Image.Image, anna: bool, pictures: list[Image.Image]) -> dict:
     """Return the likeness of pictures to the person of the photograph, by a recognizer that took no part in the training."""
-    from . import likeness
     from ..drawing.anna import INDEX, SPLIT
+    from . import likeness
 
     seen = np.stack([_pixels(picture) for picture in pictures])
     if anna:

@@ -5,8 +5,6 @@ same 'unknown word' row, which training has taught the encoder to pass over.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.autoencoder import to_tensor
-from .dataset import entries, pictures
 from ..networks.recognizer import AttributeJudge
+from .dataset import entries, pictures
 from .recognizer import augment
 from .session import Schedule, Session
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..world.captions import caption, describe
-from .dataset import Entry, entries
 from ..world.people import SPLITS, Person, name, person
 from ..world.portrayal import Shot
+from .dataset import Entry, entries
 
 NAMED_SHARE = 0.65
 UNKNOWN_WORDS = ("xylograph", "quaint", "seventeen", "of course", "zzz")  # outside the grammar: the table's unknown row

@@ -10,11 +10,11 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from ..cache import cache_folder
+from ..drawing.portrait import SIZE, render
 from ..world.captions import caption, describe
 from ..world.people import SPLITS, name, person
-from ..drawing.portrait import SIZE, render
 from ..world.portrayal import Shot, sample_shot
-from ..cache import cache_folder
 
 SHOTS_NAMED = 90
 SHOTS_UNNAMED = 6

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .dataset import entries, pictures
+from ..drawing.portrait import face_box, landmarks
 from ..networks.detector import INPUT_MEAN, INPUT_STD, RANGES, STRIDES, Detector, cell_centres
 from ..world.people import person
-from ..drawing.portrait import face_box, landmarks
+from .dataset import entries, pictures
 from .session import Schedule, Session
 
 SCHEDULE = Schedule(steps=1150, rate=2e-3, warmup=60, weight_decay=5e-4, seed=8)

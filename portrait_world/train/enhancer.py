@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..trials.trial import anchor_of_names, anchor_with_spread, open_backend
 from ..world.captions import caption, describe
 from ..world.people import BEARDS, EYE_COLOURS, HAIR_COLOURS, HAIR_STYLES, TRAITS, Person, person
-from ..trials.trial import anchor_of_names, anchor_with_spread, open_backend
 from .many_people import PHOTOGRAPHS, PICTURES, SPLIT, many_people
 from .recognizer import augment
 from .session import Schedule, Session
@@ -148,9 +148,9 @@ class Lessons:
 
     def lesson(self):
         """The random choices of a step."""
-        from idea_engine.training.batch import spread_timesteps
-        from idea_engine.enhancer.learn import Lesson
         from idea_engine.backends.templates import tokenize_template
+        from idea_engine.enhancer.learn import Lesson
+        from idea_engine.training.batch import spread_timesteps
 
         people, rng = self.people, self.rng
         who = torch.from_numpy(rng.choice(PEOPLE, BATCH, replace=False))

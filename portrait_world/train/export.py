@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from .. import assets
 from ..networks.face_pack import export as export_face_pack
-from . import attributes, decoder, detector, recognizer, text
-from . import denoiser as denoiser_training
+from . import attributes, decoder, denoiser as denoiser_training, detector, recognizer, text
 from .recognizer import train_judge
 
 

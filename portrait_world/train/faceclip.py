@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import assets, tokenizer
+from ..drawing.portrait import SIZE, landmarks
+from ..faceclip import ASSET, ENCODER, PREFIX, SIZES, description, is_text_tower, text_tower
 from ..networks import noise
 from ..world.captions import caption, describe
-from .dataset import SHOTS_NAMED, SHOTS_UNNAMED, pictures
-from ..faceclip import ASSET, ENCODER, PREFIX, SIZES, description, is_text_tower, text_tower
-from ..world.people import SPLITS, name
-from ..drawing.portrait import SIZE, landmarks
+from ..world.people import name
 from .captioned import Captioned
+from .dataset import SHOTS_UNNAMED, pictures
 from .latents import latents
 from .recognizer import LANDMARK_ERROR, align, augment
 from .session import Schedule, Session

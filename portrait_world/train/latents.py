@@ -4,10 +4,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..networks.autoencoder import SD_SCALE, to_tensor
 from ..cache import cache_folder
-from .dataset import pictures
+from ..networks.autoencoder import SD_SCALE, to_tensor
 from . import autoencoder
+from .dataset import pictures
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..cache import cache_folder
-from .dataset import shot_of
-from ..world.people import person
 from ..drawing.portrait import SIZE, face_box, landmarks, render
+from ..world.people import person
 from ..world.portrayal import Shot, photograph
+from .dataset import shot_of
 from .recognizer import LANDMARK_ERROR, align
 
 SPLIT = "many"
@@ -55,8 +55,9 @@ def many_people(count: int) -> ManyPeople:
 
 def _shard(first: int) -> Path:
     """The file of people ``first`` to ``first + SHARD``, made if it is missing."""
-    from idea_engine.files.atomic_write import atomic_write
     from safetensors.torch import save
+
+    from idea_engine.files.atomic_write import atomic_write
 
     path = cache_folder() / f"many-{PHOTOGRAPHS}-{PICTURES}" / f"{first:06d}.safetensors"
     if not path.exists():

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..networks.autoencoder import to_tensor
-from .dataset import SHOTS_UNNAMED, entries, pictures
-from ..world.people import SPLITS, person
 from ..drawing.portrait import SIZE, landmarks
+from ..networks.autoencoder import to_tensor
 from ..networks.recognizer import WIDTH, Judge, Recognizer, margin_loss
+from ..world.people import SPLITS, person
+from .dataset import SHOTS_UNNAMED, entries, pictures
 from .session import Schedule, Session
 
 SCHEDULE = Schedule(steps=1300, rate=2e-3, warmup=60, weight_decay=5e-4, seed=1)

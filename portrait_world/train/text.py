@@ -5,14 +5,13 @@ a regression of the face's traits and a classification of everything that has na
 """
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import tokenizer
+from ..networks.text_encoder import WIDTH, TextEncoder
 from ..world.people import BEARDS, EYE_COLOURS, HAIR_COLOURS, HAIR_STYLES, TRAITS, Person
 from ..world.portrayal import ATTRIBUTES
-from ..networks.text_encoder import WIDTH, TextEncoder
 from .captioned import Captioned
 from .session import Schedule, Session
 

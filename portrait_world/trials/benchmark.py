@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .contenders import CONTENDERS
 from ..judging.likeness import CROWD, crowd, scale
+from ..judging.similarity import judge_embeddings, share_shown, shown_as_said
 from ..world.people import SPLITS
 from ..world.portrayal import ATTRIBUTES
-from ..judging.similarity import judge_embeddings, share_shown, shown_as_said
+from .contenders import CONTENDERS
 from .trial import PROMPTS, Trial, reference_photographs, run_trial
 
 

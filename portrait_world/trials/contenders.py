@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from idea_engine.methods.recipe import ATTENTION_WEIGHTS
 from idea_engine.methods.id_ea import BALANCED, WORD_RATE
+from idea_engine.methods.recipe import ATTENTION_WEIGHTS
 
 
 @dataclass(frozen=True)

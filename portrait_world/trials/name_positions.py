@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..world import captions
 from ..judging.likeness import scale
-from ..world.people import SPLITS, names
 from ..judging.similarity import share_shown
 from ..tokenizer import END, tokenize
+from ..world import captions
+from ..world.people import SPLITS, names
 from .trial import PROMPTS, Artist
 
 _BARE = "a photo of {}"  # where what is particular to a name is taken from

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..world import captions
 from ..judging.likeness import Scale, scale
-from ..world.people import SPLITS, names
 from ..judging.similarity import share_shown
+from ..world import captions
+from ..world.people import SPLITS, names
 from .trial import PROMPTS, Artist, Learned, learn, open_backend
 
 RECIPE = "balanced"
@@ -86,8 +86,9 @@ def markdown(results: dict[str, dict[str, list[float]]]) -> str:
 
 
 def main() -> None:
-    from idea_engine.training.refit import STEPS
     from tqdm import tqdm
+
+    from idea_engine.training.refit import STEPS
 
     parser = argparse.ArgumentParser(prog="python -m portrait_world.trials.refit_trial", description=__doc__.split("\n")[0].split(": ", 1)[1])
     parser.add_argument("--people", type=int, default=4)

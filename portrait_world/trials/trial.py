@@ -8,21 +8,22 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from idea_engine.faces.search import DetectedFace
 from idea_engine.identity.enhanced import EnhancedIdentity
 from idea_engine.identity.identity import Identity
-from torch import Tensor
 
-from ..world import captions
-from . import sampler as drawing, faceclip_trial
-from ..networks import noise
-from .contenders import CONTENDERS, recipe_of
+from ..drawing.portrait import render
 from ..enhancer import person_at_once
 from ..judging.likeness import face_model, faces_in
+from ..networks import noise
+from ..world import captions
 from ..world.people import names, person
-from .peak_memory import peak_megabytes
-from ..drawing.portrait import render
 from ..world.portrayal import Shot, photograph
+from . import faceclip_trial, sampler as drawing
+from .contenders import CONTENDERS, recipe_of
+from .peak_memory import peak_megabytes
 
 # Prompts never used in training. None of them is the reference's own scene, garment, colour and expression together.
 PROMPTS: tuple[Shot, ...] = (
@@ -171,9 +172,9 @@ def learn(
         FaceNotFoundError: the face pack finds no face in one of the reference photographs.
     """
     from idea_engine.methods import build as anew
-    from idea_engine.training.previews import Previews
-    from idea_engine.training.loop import train
     from idea_engine.training.config import TrainConfig
+    from idea_engine.training.loop import train
+    from idea_engine.training.previews import Previews
 
     contender, backend = CONTENDERS[method], backend or open_backend()
     references, face = read_faces(reference_photographs(split, index, photos))
@@ -269,9 +270,9 @@ class Artist:
         self, shots: tuple[Shot, ...], pictures: np.ndarray, faces: Sequence[DetectedFace | None], seed: int
     ) -> float | None:
         """How much of the attention of the person's words lies inside the face, 0..1: mean over the pictures of ``shots`` that have a face."""
-        from idea_engine.training.attention_loss import attention_inside
-        from idea_engine.faces.mask import face_mask
         from idea_engine.backends.templates import tokenize_template
+        from idea_engine.faces.mask import face_mask
+        from idea_engine.training.attention_loss import attention_inside
 
         rows = [row for row, face in enumerate(faces) if face is not None]
         if not rows:

@@ -3,10 +3,11 @@ import os
 from pathlib import Path
 
 import pytest
+
 from launcher import hosts
 from launcher.base_directory import BaseDirectory
-from tools.chromium import Page, find_browser, show_canvas, skip_the_tour
 from launcher.server import PACK_NAME, HostProcess
+from tools.chromium import Page, find_browser, show_canvas, skip_the_tour
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NO_BROWSER = "not run: no Chromium or Chrome here; install one (apt install chromium), or name it in the environment variable CHROMIUM"

@@ -3,8 +3,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tools.chromium import show_canvas
+
 from launcher.example_workflow import EXAMPLES
+from tools.chromium import show_canvas
 
 DEMO = EXAMPLES[0]  # needs no download
 OUR_FILES = "/extensions/ID-EA/"

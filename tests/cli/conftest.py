@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from warm_processes import AVAILABLE, WarmProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,8 +75,9 @@ def people(tmp_path, anna_photo):
     """A folder of three people: two photographs, and a subfolder."""
     import numpy as np
     from PIL import Image
-    from portrait_world.world.people import person
+
     from portrait_world.drawing.portrait import render
+    from portrait_world.world.people import person
     from portrait_world.world.portrayal import Shot
 
     folder = tmp_path / "people"

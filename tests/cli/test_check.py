@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from idea_engine.judging.base_advice import advised_rate
 from tiny_pipelines import tiny_pipeline
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_identities import random_identity
-from tiny_pipelines import tiny_pipeline
 
 from idea_engine.identity.file import load_identity, save_identity
+from tiny_identities import random_identity
+from tiny_pipelines import tiny_pipeline
 
 COMMANDS = ("embed", "train", "generate", "inspect", "evaluate", "convert-faceclip")
 
@@ -93,8 +93,8 @@ def test_a_file_says_what_it_is(cli, anna_file):
     (("generate", "--model", "text.txt", "--prompt", "a cat"), "text.txt cannot be loaded"),
     (("generate", "--model", "demo", "--identity", "OTHER", "--prompt", "<anna>"), "was made for .*Load a checkpoint of the identity's family")])
 def test_a_mistake_ends_in_a_sentence(cli, anna_file, demo_pack, arguments, sentence):
-    from idea_engine.identity.identity import Identity, IdentityMetadata
     from idea_engine.backends.family import ModelFamily
+    from idea_engine.identity.identity import Identity, IdentityMetadata
 
     (cli.folder / "text.txt").write_text("no model, and long enough to have a header", encoding="utf-8")
     (cli.folder / "empty").mkdir()
@@ -107,9 +107,10 @@ def test_a_mistake_ends_in_a_sentence(cli, anna_file, demo_pack, arguments, sent
 def test_a_note_cannot_look_like_a_line_of_ours(cli, tmp_path):
     """Escape sequences and ends of lines of a foreign file; 'face stored  no' could be forged."""
     import torch
+
+    from idea_engine.backends.family import ModelFamily
     from idea_engine.identity.file import save_identity
     from idea_engine.identity.identity import Identity, IdentityMetadata
-    from idea_engine.backends.family import ModelFamily
 
     note = "agreed\nface stored      no\x1b[1A\x1b[2K\u202e"
     meta = IdentityMetadata("<anna>", "fast", "sd1", recognizer=note, licence=note, config={"losses": ["a"], "steps": note}, consent=note)

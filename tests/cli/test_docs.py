@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
+
 from tiny_faceclip import tiny_published
 from tiny_pipelines import tiny_pipeline
 

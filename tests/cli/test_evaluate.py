@@ -53,8 +53,9 @@ def test_the_protocol(cli, anna_file, anna_photo, prompts, clip_folder):
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory):
     """A tiny CLIP with random weights in transformers' layout."""
-    from tiny_pipelines import tiny_tokenizer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    from tiny_pipelines import tiny_tokenizer
 
     folder = tmp_path_factory.mktemp("clip")
     tokenizer = tiny_tokenizer(folder / "words")

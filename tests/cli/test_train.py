@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from idea_engine.identity.operations import named_tensors
 from idea_engine.identity.file import load_identity, save_identity
+from idea_engine.identity.operations import named_tensors
 from idea_engine.methods import RECIPES
 
 PATIENCE = 300  # seconds, on a machine that is busy
@@ -268,8 +268,8 @@ def test_nothing_is_overwritten(cli, anna_photo, anna_file):
 
 def test_a_full_disk_costs_the_file_and_not_the_training(cli, anna_photo, monkeypatch, capsys):
     """The same command, after room was made, in a new process."""
-    from idea_engine.identity import file as identity_file
     from idea_cli import main
+    from idea_engine.identity import file as identity_file
 
     def full(path, write):
         raise OSError(28, "No space left on device")

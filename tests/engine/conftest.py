@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from tiny_pipelines import FAMILIES, tiny_pipeline
 
 NAMES = ("brad pitt", "ann lee", "tom hanks", "emma stone", "bo")

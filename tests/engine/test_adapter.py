@@ -2,9 +2,9 @@
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from idea_engine.methods.adapter import BETA, HEADS, IDAdapter, IDKeyValue
 from idea_engine.applying.adapter_residual import adapter_residual
 from idea_engine.backends.base import CrossAttentionEdit, add_at
+from idea_engine.methods.adapter import BETA, HEADS, IDAdapter, IDKeyValue
 from idea_engine.methods.enhancer import IDEnhancer, seeded
 
 WIDTH, N, L = 32, 2, 7

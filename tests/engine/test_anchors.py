@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-from idea_engine.identity.anchor import celebrity_names, compute_anchor, parse_names
 from idea_engine.errors import NamesError
+from idea_engine.identity.anchor import celebrity_names, compute_anchor, parse_names
 
 
 def test_the_anchor_is_the_encoders_output_for_the_averaged_names(backend):

@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from idea_engine.training.attention_loss import AttentionLoss, attention_inside
 from idea_engine.backends.attention_maps import AttentionMaps, attention_columns, grid_size, inside, map_blocks
 from idea_engine.backends.base import CrossAttentionEdit
+from idea_engine.backends.templates import prompt_inputs, tokenize_template
 from idea_engine.errors import TrainingError
 from idea_engine.methods import RECIPES, build
 from idea_engine.methods.sefi_ide import SEFI
-from idea_engine.backends.templates import prompt_inputs, tokenize_template
+from idea_engine.training.attention_loss import AttentionLoss, attention_inside
 from idea_engine.training.loop import TrainConfig, train
 
 TEXT = "a photo of a face of {tokens} person"
@@ -160,8 +160,8 @@ def test_a_mask_that_is_not_connected_is_asked_for(backend):
 @pytest.mark.parametrize("attention", ("face_word", "mask"))
 def test_recomputed_activations_give_the_same_gradients(any_backend, enhance, photo, attention):
     """A reference prompt is asked in between; the recomputation must still see the identity's own edit."""
-    from idea_engine.training.pictures import prepare_photos
     from idea_engine.training.loop import _Run
+    from idea_engine.training.pictures import prepare_photos
 
     gradients, mask = [], torch.rand(1, 8, 8)
     for checkpointing in (False, True):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from idea_engine.judging.base_advice import RATES, RateResult, advice_json, advise, advised_rate, base_hash
 from idea_engine.errors import EvaluationError
+from idea_engine.judging.base_advice import RATES, RateResult, advice_json, advise, advised_rate, base_hash
 from idea_engine.methods import RECIPES
 from idea_engine.training.loop import TrainConfig
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_pipelines import tiny_pipeline
 
 from idea_engine.methods import RECIPES
+from tiny_pipelines import tiny_pipeline
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 _MODULES = {"__init__.py", "fresh_host.py", "result.py", "true_models.py", "sampling_diffusers.py"}  # imported by the others

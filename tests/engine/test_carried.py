@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+
 from bare_pack import bare_module
 
 ANNA, BEN = "anna", "ben"

@@ -4,8 +4,8 @@ import torch
 
 from idea_engine.training import checkpoint as checkpoints
 from idea_engine.training.checkpoint import Checkpoint, Progress
-from idea_engine.training.loop import train
 from idea_engine.training.config import TrainConfig
+from idea_engine.training.loop import train
 
 
 class Clock:

@@ -4,17 +4,17 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_identities import random_identity
-from tiny_pipelines import FAMILIES, tiny_pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from idea_engine.applying.applied import AppliedIdentity
-from idea_engine.backends.diffusers import DiffusersBackend
 from idea_engine.applying.diffusers import applied
+from idea_engine.backends.diffusers import DiffusersBackend
 from idea_engine.errors import FamilyMismatchError, TriggerError, UnsupportedModelError
 from idea_engine.methods import RECIPES, build
-from idea_engine.training.pictures import prepare_photos
 from idea_engine.training.loop import TrainConfig, _Run
+from idea_engine.training.pictures import prepare_photos
+from tiny_identities import random_identity
+from tiny_pipelines import FAMILIES, tiny_pipeline
 
 PROMPT = "a photo of <anna> person, by the sea"
 

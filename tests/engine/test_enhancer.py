@@ -7,22 +7,22 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from idea_engine.identity.anchor import with_start
 from idea_engine.backends.base import CrossAttentionEdit
+from idea_engine.backends.templates import prompt_inputs, tokenize_template
 from idea_engine.enhancer.file import EnhancerNotes, load_enhancer, read_label, save_enhancer, text_reading
 from idea_engine.enhancer.learn import Lesson, as_read, found_in_noise, told_apart
 from idea_engine.enhancer.network import Enhancer, EnhancerSizes
 from idea_engine.enhancer.person import person_at_once
 from idea_engine.errors import EnhancerFileError, FamilyMismatchError
+from idea_engine.faces.embedding import FaceEmbedding
 from idea_engine.faces.head import HEAD_SIZE, align_head, head_mask
-from idea_engine.identity.operations import faded, named_tensors, untrained
+from idea_engine.identity.anchor import with_start
 from idea_engine.identity.file import load_identity, save_identity
+from idea_engine.identity.operations import faded, named_tensors, untrained
 from idea_engine.methods import build
 from idea_engine.methods.id_ea import BALANCED, BEST, FAST, PAPER
-from idea_engine.backends.templates import prompt_inputs, tokenize_template
-from idea_engine.training.loop import train
 from idea_engine.training.config import TrainConfig
-from idea_engine.faces.embedding import FaceEmbedding
+from idea_engine.training.loop import train
 
 TRUE_SHAPES = {"sd1": (768, 16), "sd2": (1024, 16), "sdxl": (2048, 70)}
 

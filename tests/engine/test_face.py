@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_faces import collage, drawn_face, landscape
 
+from drawn_faces import collage, drawn_face, landscape
 from idea_engine.errors import BadImageError, FaceModelError, FaceNotFoundError
-from idea_engine.faces.embed import embed_faces, search_photos
 from idea_engine.faces.align import ARCFACE_TEMPLATE, align_face, similarity_to_template
+from idea_engine.faces.embed import embed_faces, search_photos
+from idea_engine.faces.insightface_encoder import load_face_model
 from idea_engine.faces.pack import onnx_task, open_face_pack
 from idea_engine.faces.preview import draw_preview
-from idea_engine.faces.insightface_encoder import load_face_model
-from idea_engine.training.pictures import found_masks
 from idea_engine.identity.enhanced import EnhancedIdentity
+from idea_engine.training.pictures import found_masks
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = 52.0  # distance between the eyes in drawn_face

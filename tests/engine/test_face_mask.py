@@ -55,8 +55,9 @@ def test_impossible_landmarks_still_give_a_finite_mask(landmarks):
 def test_hair_lies_around_the_face_and_above_it():
     """On people of the Portrait World: the head's mask holds nearly all of their hair, which the face's leaves out."""
     import numpy as np
-    from portrait_world.world.people import person
+
     from portrait_world.drawing.portrait import face_box, landmarks, render
+    from portrait_world.world.people import person
     from portrait_world.world.portrayal import Shot
 
     inside = {"face": [], "head": []}

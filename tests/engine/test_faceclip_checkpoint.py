@@ -11,16 +11,16 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import idea_engine
 import pytest
 import torch
-from tiny_faceclip import faces, telling_configs, tiny_configs, tiny_encoder, tiny_published
 
+import idea_engine
 from idea_engine.errors import FaceCLIPFileError
-from idea_engine.faceclip.checkpoint import checked, layout, published_key, read
+from idea_engine.faceclip.checkpoint import checked, layout, read
 from idea_engine.faceclip.config import PUBLISHED, from_json, to_json
 from idea_engine.faceclip.convert import convert
 from idea_engine.faceclip.load import encoder_from_state_dict
+from tiny_faceclip import faces, telling_configs, tiny_configs, tiny_encoder, tiny_published
 
 PROMPT = "a woman in a blue shirt on a desert plateau"
 

@@ -1,13 +1,13 @@
 """FaceCLIP end to end at reduced size: faces and prompts."""
 import pytest
 import torch
-from tiny_faceclip import faces, tiny_configs, tiny_encoder
 
-from idea_engine.prompts.clip_tokenizer import END, START, encode
 from idea_engine.errors import BadImageError
 from idea_engine.faceclip.load import encoder_from_state_dict
 from idea_engine.faceclip.prompt import chunks
+from idea_engine.prompts.clip_tokenizer import END, START, encode
 from idea_engine.prompts.weights import weighted_parts
+from tiny_faceclip import faces, tiny_configs, tiny_encoder
 
 PROMPT = "a woman in a blue shirt on a desert plateau"
 LONG = " ".join(f"word{number}" for number in range(60))  # two tokens or more each

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_faceclip import enliven, faces, tiny_configs
 from transformers import CLIPTextConfig, CLIPTextModel, GroundingDinoConfig
 from transformers.models.grounding_dino import modeling_grounding_dino
 
@@ -13,8 +12,9 @@ from idea_engine.faceclip.config import PUBLISHED
 from idea_engine.faceclip.encoder import JointEncoder
 from idea_engine.faceclip.face_tower import FaceTower
 from idea_engine.faceclip.fuser import FaceLayer, Fuser, FusionLayer, TextLayer
-from idea_engine.faceclip.text_tower import word_mask
 from idea_engine.faceclip.prompt import END, START
+from idea_engine.faceclip.text_tower import word_mask
+from tiny_faceclip import enliven, faces, tiny_configs
 
 WIDTH, INNER, HEADS, SIDE = 64, 96, 4, 6
 FUSION = {"vision_param": "gamma_v", "text_param": "gamma_l", "layer_norm_vision": "layer_norm_v", "layer_norm_text": "layer_norm_l",

@@ -65,11 +65,12 @@ def test_the_advice_fits_the_trouble(number, says, not_said):
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_and_not_the_file(tmp_path, monkeypatch):
+    import torch
+
+    from idea_engine.backends.family import ModelFamily
     from idea_engine.identity import file as identity_file
     from idea_engine.identity.file import save_identity
     from idea_engine.identity.identity import Identity, IdentityMetadata
-    from idea_engine.backends.family import ModelFamily
-    import torch
 
     def refused(path, write):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))

@@ -10,15 +10,15 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from peak_memory import peak_memory
 from safetensors.torch import save_file
 
+from idea_engine.backends.family import ModelFamily
 from idea_engine.errors import IdentityFileError
+from idea_engine.files.pickle_file import read_pickle
 from idea_engine.identity.file import load_identity, save_identity
 from idea_engine.identity.foreign_files import read_identity
-from idea_engine.files.pickle_file import read_pickle
 from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata
-from idea_engine.backends.family import ModelFamily
+from peak_memory import peak_memory
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="measured with a Unix system call")
 READ = "from pathlib import Path; from idea_engine.identity.foreign_files import read_identity; import safetensors"

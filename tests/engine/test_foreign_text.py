@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from idea_engine.judging.likeness import csv_text
 from idea_engine.files.foreign_text import parsed_json, shown
+from idea_engine.judging.likeness import csv_text
 
 
 @pytest.mark.parametrize("text, seen", [

@@ -4,11 +4,11 @@ import os
 import pytest
 import torch
 
-from idea_engine.training.checkpoint import Checkpoint, Progress
-from idea_engine.identity.forget import plain_name, quickstart_folder, quickstart_hosts, traces
-from idea_engine.identity.file import save_identity
-from idea_engine.identity.identity import Identity, IdentityMetadata
 from idea_engine.backends.family import ModelFamily
+from idea_engine.identity.file import save_identity
+from idea_engine.identity.forget import plain_name, quickstart_folder, quickstart_hosts, traces
+from idea_engine.identity.identity import Identity, IdentityMetadata
+from idea_engine.training.checkpoint import Checkpoint, Progress
 
 
 def person(name, seed):

@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+
 from bare_pack import bare_module
 from launcher.example_workflow import EXAMPLES
 from launcher.workflow import to_prompt

@@ -7,8 +7,8 @@ import torch
 
 from idea_engine.faces.mask import face_mask
 from idea_engine.methods import RECIPES, build
-from idea_engine.training.pictures import prepare_masks, prepare_photos
 from idea_engine.training.loop import TrainConfig, _Run
+from idea_engine.training.pictures import prepare_masks, prepare_photos
 
 HEIGHT, WIDTH = 300, 200
 

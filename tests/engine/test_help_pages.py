@@ -3,9 +3,10 @@ import ast
 import re
 from pathlib import Path
 
-import idea_engine
 import pytest
 from PIL import Image
+
+import idea_engine
 
 ROOT = Path(idea_engine.__file__).parent.parent
 NODES, PAGES = ROOT / "nodes", ROOT / "web" / "docs"

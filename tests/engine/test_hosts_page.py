@@ -3,9 +3,10 @@ import ast
 import re
 from collections import Counter
 
+import pytest
+
 import host_names
 import hosts_page
-import pytest
 
 ROWS = hosts_page.rows()
 NAMES = [name for row in ROWS for name in row.names]

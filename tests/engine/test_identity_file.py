@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from idea_engine.backends.family import ModelFamily
 from idea_engine.errors import IdentityFileError
-from idea_engine.identity.operations import content_hash, faded, named_tensors, rounded, untrained
 from idea_engine.identity.file import inspect_identity, load_identity, save_identity
 from idea_engine.identity.foreign_files import read_identity
 from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
-from idea_engine.backends.family import ModelFamily
+from idea_engine.identity.operations import content_hash, faded, named_tensors, rounded, untrained
 
 SDXL = ModelFamily("sdxl", {"clip_l": 16, "clip_g": 24})
 

@@ -4,8 +4,8 @@ import io
 
 import pytest
 import torch
-from bare_pack import bare_module
 
+from bare_pack import bare_module
 from idea_engine.errors import BadImageError
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from drawn_faces import drawn_face
-from idea_engine.faces.embed import embed_faces, search_photos
 from idea_engine.faces.align import align_face
-from idea_engine.faces.mask import face_mask, face_masks
-from idea_engine.faces.preview import LONGEST, draw_preview
+from idea_engine.faces.embed import embed_faces, search_photos
 from idea_engine.faces.insightface_encoder import load_face_model
+from idea_engine.faces.mask import face_mask, face_masks
 from idea_engine.faces.photo import check_photo, small_copy, to_pixels
+from idea_engine.faces.preview import LONGEST, draw_preview
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTRAIT_PACK = ROOT / "portrait_world" / "assets" / "face_pack"
@@ -29,8 +30,8 @@ def encoder():
 @pytest.fixture(scope="module")
 def portrait():
     """(3000, 2400, 3): a drawn person on a wall, the face about 900 pixels high."""
-    from portrait_world.world.people import person
     from portrait_world.drawing.portrait import render
+    from portrait_world.world.people import person
     from portrait_world.world.portrayal import photograph
 
     drawn = torch.from_numpy(render(person("validation", 0), photograph(np.random.default_rng(0)), 256)).float() / 255

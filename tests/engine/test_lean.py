@@ -7,8 +7,8 @@ from torch import nn
 
 from idea_engine.backends.frozen_layers import lean
 from idea_engine.methods import build
-from idea_engine.training.pictures import prepare_photos
 from idea_engine.training.loop import TrainConfig, _Run, draw_batch
+from idea_engine.training.pictures import prepare_photos
 
 
 def kept_while(work):

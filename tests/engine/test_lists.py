@@ -1,8 +1,8 @@
 """What a node that is about one person makes of a host's lists; needs no host."""
 import pytest
 import torch
-from bare_pack import bare_module
 
+from bare_pack import bare_module
 from idea_engine.errors import ListError
 
 

@@ -3,21 +3,22 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from recipes import CONDITIONED
 
-from idea_engine.identity.anchor import with_spread
-from idea_engine.training.batch import draw_batch
 from idea_engine.errors import BadImageError, TrainingError
-from idea_engine.training.expressions import EXPRESSIONS, read_expressions
-from idea_engine.methods.anchor_distance import ZETA, AnchorDistance
-from idea_engine.training.losses import face_weights, min_snr_weights, noise_loss
+from idea_engine.identity.anchor import with_spread
 from idea_engine.methods import build as build_any
+from idea_engine.methods.anchor_distance import ZETA, AnchorDistance
 from idea_engine.methods.id_ea import BALANCED, PAPER, build
 from idea_engine.methods.sefi_ide import SEFI
+from idea_engine.training.batch import draw_batch
+from idea_engine.training.config import TrainConfig, prompt_templates
+from idea_engine.training.expressions import EXPRESSIONS, read_expressions
+from idea_engine.training.loop import _Run, train
+from idea_engine.training.losses import face_weights, min_snr_weights, noise_loss
 from idea_engine.training.pictures import prepare_masks, prepare_photos
 from idea_engine.training.prior import Prior
-from idea_engine.training.loop import _Run, train
-from idea_engine.training.config import TrainConfig, prompt_templates
+from recipes import CONDITIONED
+
 
 @dataclass(frozen=True)
 class Config(TrainConfig):

@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from idea_engine.applying.adapter_residual import adapter_residual
-from idea_engine.errors import IdentityFileError, MergeError
-from idea_engine.identity.operations import content_hash, faded, named_tensors, rounded
-from idea_engine.identity.file import load_identity, save_identity
-from idea_engine.identity.merge import combined_licence, merge_identities
-from idea_engine.identity.operations import faded_parts
-from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
 from idea_engine.backends.family import ModelFamily
+from idea_engine.errors import IdentityFileError, MergeError
+from idea_engine.identity.file import load_identity, save_identity
+from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
+from idea_engine.identity.merge import combined_licence, merge_identities
+from idea_engine.identity.operations import content_hash, faded, faded_parts, named_tensors, rounded
 
 FAMILY = ModelFamily("sdxl", {"clip_l": 16, "clip_g": 24})
 D, N, BLOCKS = 40, 2, 3

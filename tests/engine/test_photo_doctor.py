@@ -7,15 +7,15 @@ import pytest
 import torch
 
 import portrait_world
-from idea_engine.faces.embed import doubts, search_photos
 from idea_engine.faces.align import ARCFACE_TEMPLATE
-from idea_engine.faces.insightface_encoder import load_face_model
 from idea_engine.faces.doctor import REJECT, WARN, examine_photos, only_rows, report_text
+from idea_engine.faces.embed import doubts, search_photos
+from idea_engine.faces.insightface_encoder import load_face_model
 from idea_engine.faces.measures import head_pose
-from idea_engine.sheets.numbered import BAD, GOOD, Tile, draw_sheet
 from idea_engine.faces.photo import photo_key
-from portrait_world.world.people import person
+from idea_engine.sheets.numbered import BAD, GOOD, Tile, draw_sheet
 from portrait_world.drawing.portrait import render
+from portrait_world.world.people import person
 from portrait_world.world.portrayal import photograph
 
 PEOPLE = (0, 1, 2, 3)

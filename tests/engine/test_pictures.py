@@ -9,11 +9,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from peak_memory import peak_memory
 from PIL import Image
 
 from idea_engine.errors import BadImageError
 from idea_engine.files.pictures import MAX_PIXELS, read_photo
+from peak_memory import peak_memory
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="measured with a Unix system call")
 

@@ -2,14 +2,14 @@
 import pytest
 import torch
 
-from idea_engine.training.checkpoint import Checkpoint
+from idea_engine.backends.templates import prompt_inputs, tokenize_template
 from idea_engine.identity.operations import named_tensors
 from idea_engine.methods import build
-from idea_engine.training.previews import GUIDANCE, SAMPLER_STEPS, TEMPLATE, Previews, PreviewPainter
-from idea_engine.training.prior import elsewhere
-from idea_engine.backends.templates import prompt_inputs, tokenize_template
-from idea_engine.training.loop import train
+from idea_engine.training.checkpoint import Checkpoint
 from idea_engine.training.config import TrainConfig
+from idea_engine.training.loop import train
+from idea_engine.training.previews import GUIDANCE, SAMPLER_STEPS, TEMPLATE, PreviewPainter, Previews
+from idea_engine.training.prior import elsewhere
 
 CONFIG = TrainConfig(steps=6, batch=1, resolution=64)
 

@@ -1,6 +1,7 @@
 """Where a person's rows stand among the host's tokens; needs no host."""
 import pytest
 import torch
+
 from bare_pack import bare_module
 
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bare_pack import bare_module
 
+from bare_pack import bare_module
 from idea_engine.methods import RECIPES, build
 from idea_engine.methods.rates import MEASURED_WIDTH, REACH, hold, root_mean_square, step_rate, width_factor
-from idea_engine.training.pictures import prepare_photos
 from idea_engine.training.loop import TrainConfig, _Run, train
+from idea_engine.training.pictures import prepare_photos
 
 OWN = ("balanced", "fast", "best")
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from idea_engine.errors import FamilyMismatchError
-from idea_engine.identity.operations import untrained
-from idea_engine.training.refit import build_from, carried_over, nearest_start
-from idea_engine.training.loop import TrainConfig, train
 from idea_engine.identity.enhanced import IDAnchor
+from idea_engine.identity.operations import untrained
+from idea_engine.training.loop import TrainConfig, train
+from idea_engine.training.refit import build_from, carried_over, nearest_start
 
 PROMPT = "a photo of {tokens} person"
 

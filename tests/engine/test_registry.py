@@ -4,11 +4,12 @@ import re
 import shutil
 from pathlib import Path
 
-import idea_engine
 import pytest
-from tools.archive import shipped_files
-from launcher.requirements import read_lines
 from PIL import Image
+
+import idea_engine
+from launcher.requirements import read_lines
+from tools.archive import shipped_files
 
 ROOT = Path(idea_engine.__file__).parent.parent
 CALLS = {

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from released_reference import BETA, Reference
 
 from idea_engine.methods.id_ea import RELEASED, build
-from idea_engine.training.pictures import prepare_photos
 from idea_engine.training.batch import draw_batch
-from idea_engine.training.loop import _Run
 from idea_engine.training.config import TrainConfig
+from idea_engine.training.loop import _Run
+from idea_engine.training.pictures import prepare_photos
+from released_reference import BETA, Reference
 
 STEPS, BATCH = 20, 4
 TEMPLATES = ("a photo of a face of {tokens} person", "a close-up photo of {tokens} person", "{tokens}")

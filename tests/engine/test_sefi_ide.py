@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from idea_engine.training.checkpoint import Checkpoint
+from idea_engine.backends.templates import tokenize_template
 from idea_engine.errors import TrainingError
-from idea_engine.methods.anchor_distance import AnchorDistance
 from idea_engine.methods import RECIPES, build
+from idea_engine.methods.anchor_distance import AnchorDistance
 from idea_engine.methods.id_ea import IDEA
 from idea_engine.methods.sefi_ide import SEFI, with_attention, with_stages
-from idea_engine.backends.templates import tokenize_template
+from idea_engine.training.checkpoint import Checkpoint
 from idea_engine.training.loop import TrainConfig, train
 
 TEMPLATES = ("a photo of a face of {tokens} person", "a sketch of {tokens}")

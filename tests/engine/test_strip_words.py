@@ -3,8 +3,9 @@ import json
 import re
 from pathlib import Path
 
-import idea_engine
 import pytest
+
+import idea_engine
 from tools.locales import LANGUAGES
 
 SCRIPTS = Path(idea_engine.__file__).parent.parent / "web" / "js"

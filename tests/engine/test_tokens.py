@@ -2,9 +2,9 @@
 import pytest
 import torch
 
+from idea_engine.backends.templates import prompt_inputs, tokenize_template
 from idea_engine.errors import TriggerError
 from idea_engine.prompts.trigger import check_trigger, scene_of, trigger_pattern
-from idea_engine.backends.templates import prompt_inputs, tokenize_template
 from idea_engine.training.config import prompt_templates
 
 

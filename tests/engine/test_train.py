@@ -5,20 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from recipes import CONDITIONED
 
 from idea_engine.backends.base import Prediction
-from idea_engine.training.checkpoint import Checkpoint
 from idea_engine.errors import BadImageError, TrainingError, TriggerError
 from idea_engine.identity.operations import named_tensors
 from idea_engine.methods import RECIPES, build
-from idea_engine.methods.module import set_trainable
 from idea_engine.methods.id_ea import BALANCED, BEST, FAST, PAPER, RELEASED
-from idea_engine.training.losses import noise_loss
 from idea_engine.training.batch import draw_batch
-from idea_engine.training.loop import _Run, train
+from idea_engine.training.checkpoint import Checkpoint
 from idea_engine.training.config import TrainConfig, prompt_templates
+from idea_engine.training.loop import _Run, train
 from idea_engine.training.pictures import prepare_masks, prepare_photos
+from recipes import CONDITIONED
 
 SHORT = dict(steps=4, batch=2, resolution=64)
 

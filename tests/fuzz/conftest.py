@@ -2,6 +2,7 @@
 from dataclasses import asdict
 
 import pytest
+
 from fuzzing import Fuzzer, Tally, table
 
 _PROPERTY = "fuzz tally"

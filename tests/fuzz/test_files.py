@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzzing import mutated, mutated_safetensors, random_name, random_program, write
 from safetensors.torch import save, save_file
 
-from idea_engine.files.atomic_write import atomic_write
+from fuzzing import mutated, mutated_safetensors, random_name, random_program, write
+from idea_engine.backends.family import ModelFamily
 from idea_engine.errors import BadImageError, FaceCLIPFileError, FaceModelError, FaceNotFoundError, IdentityFileError
+from idea_engine.files.atomic_write import atomic_write
 from idea_engine.files.file_names import portable_parts
 from idea_engine.files.foreign_text import parsed_json, shown
-from idea_engine.identity.operations import rounded
 from idea_engine.identity.file import inspect_identity, save_identity
 from idea_engine.identity.foreign_files import read_identity
 from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
-from idea_engine.backends.family import ModelFamily
+from idea_engine.identity.operations import rounded
 
 
 @pytest.fixture(autouse=True)
@@ -111,8 +111,9 @@ def test_pickles(fuzzer, tmp_path):
 
 
 def test_pictures(fuzzer, tmp_path):
-    from idea_engine.files.pictures import read_photo
     from PIL import Image, features
+
+    from idea_engine.files.pictures import read_photo
 
     picture = Image.linear_gradient("L").resize((64, 48)).convert("RGB")
     exif = Image.Exif()

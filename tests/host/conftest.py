@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from launcher import hosts
 from launcher.base_directory import BaseDirectory
 from launcher.client import Client, Execution
-from launcher.stand_ins import demo_checkpoint, demo_face_pack
 from launcher.environment import Environment
 from launcher.server import PACK_NAME, HostProcess
+from launcher.stand_ins import demo_checkpoint, demo_face_pack
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

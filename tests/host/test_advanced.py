@@ -1,5 +1,6 @@
 """ApplyIDAdapterAdvanced in real hosts: the plain node where nothing special is asked, masks held against independent mixes."""
 import pytest
+
 from launcher.errors import NodeFailedError
 from tiny_graphs import FAMILIES, PROMPT, advanced, apply, mask, probe, random_identity, sample, tiny
 

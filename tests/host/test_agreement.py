@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from tiny_graphs import apply, enhanced, probe, tiny, train
 from tiny_identities import random_identity
 
@@ -15,10 +16,11 @@ TOLERANCE = 1e-4
 def sd1_pipeline(folder):
     """The host's tiny SD1.5 model, exported by `agreement:weights`, as a StableDiffusionPipeline."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from portrait_world import tokenizer
-    from portrait_world.networks.denoiser import DIFFUSERS_CONFIG, host_key
     from safetensors.torch import load_file
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    from portrait_world import tokenizer
+    from portrait_world.networks.denoiser import DIFFUSERS_CONFIG, host_key
 
     host_unet, host_text = load_file(folder / "unet.safetensors"), load_file(folder / "text.safetensors")
     width = host_unet["middle_block.1.transformer_blocks.0.attn2.to_k.weight"].shape[1]
@@ -61,9 +63,10 @@ def diffusers_prediction(pipe, held, timestep):
 
 def compare(host, graph, loader, pipe, path, folder, timesteps=TIMESTEPS):
     """Both worlds with the identity of the file ``path`` at several timesteps: they agree, and the identity matters."""
+    from safetensors.torch import load_file
+
     from idea_engine.applying.diffusers import applied
     from idea_engine.identity.file import load_identity
-    from safetensors.torch import load_file
 
     latents, answer = latents_file(folder), folder / "answer.safetensors"
     held, identity = load_file(latents), load_identity(path)
@@ -122,12 +125,11 @@ def test_both_worlds_read_the_same_stage_up_to_its_last_timestep(host, graph, bo
 
 
 def test_an_identity_trained_with_diffusers_is_the_same_person_in_the_host(host, graph, both, tmp_path):
-    from idea_engine.identity.anchor import compute_anchor
     from idea_engine.backends.diffusers import DiffusersBackend
-    from idea_engine.identity.file import save_identity
-    from idea_engine.training.loop import TrainConfig
-    from idea_engine.training.loop import train as learn
+    from idea_engine.identity.anchor import compute_anchor
     from idea_engine.identity.enhanced import EnhancedIdentity
+    from idea_engine.identity.file import save_identity
+    from idea_engine.training.loop import TrainConfig, train as learn
 
     loader, pipe = both
     backend = DiffusersBackend(pipe)

@@ -1,5 +1,6 @@
 """Two people with ranges of their own, SDXL's two texts, and one person under two names, in real hosts."""
 import pytest
+
 from tiny_graphs import apply, probe, random_identity, sample, tiny
 
 TOGETHER = "<anna> and <ben> in a boat"

@@ -1,5 +1,6 @@
 """An applied identity in real hosts: exact where it must not act, present where it must, whatever artists wire."""
 import pytest
+
 from launcher.errors import NodeFailedError
 from tiny_graphs import FAMILIES, PROMPT, apply, probe, random_identity, sample, tiny
 

@@ -4,12 +4,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tools.archive import build
+
 from launcher.base_directory import BaseDirectory
 from launcher.client import Client
 from launcher.example_workflow import example, on_demo_model
 from launcher.server import PACK_NAME, HostProcess
 from launcher.workflow import load_workflow
+from tools.archive import build
 
 pytestmark = pytest.mark.one_host
 
@@ -18,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="this checkout is no git repository")
 def test_the_shipped_archive_uses_a_saved_identity_in_an_empty_comfyui(host, tmp_path):
+    from idea_engine.backends.family import ModelFamily
     from idea_engine.identity.file import save_identity
     from idea_engine.identity.identity import Identity, IdentityMetadata
-    from idea_engine.backends.family import ModelFamily
     from portrait_world.pipeline import load_pipeline
 
     base = BaseDirectory.make(tmp_path / "base")

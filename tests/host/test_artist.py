@@ -3,6 +3,7 @@ import csv
 import io
 
 import pytest
+
 from launcher.errors import NodeFailedError
 from tiny_graphs import apply, enhanced, face_model, photographs, probe, random_identity, sample, tiny, train
 

@@ -1,5 +1,6 @@
 """The attention viewer in real hosts: right numbers, readable words, and no trace."""
 import pytest
+
 from launcher.errors import NodeFailedError
 from tiny_graphs import FAMILIES, apply, random_identity, sample, tiny
 

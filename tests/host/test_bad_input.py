@@ -7,11 +7,11 @@ import struct
 
 import pytest
 import torch
-from drawn_faces import collage as drawn_collage
-from drawn_faces import drawn_face, landscape
-from launcher.errors import NodeFailedError, PromptRejectedError
 from PIL import Image
 from safetensors.torch import save_file
+
+from drawn_faces import collage as drawn_collage, drawn_face, landscape
+from launcher.errors import NodeFailedError, PromptRejectedError
 from tiny_graphs import apply, enhanced, probe, random_identity, sample, tiny, train
 
 

@@ -4,10 +4,11 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from launcher.example_workflow import DEMO_PACK, EXAMPLES, example, on_demo_model
 from launcher.portrait import PHOTO
 from launcher.workflow import load_workflow
-from safetensors.torch import save_file
 
 TEXT = "a photo of anna smith smiling wearing a red shirt on a beach"
 
@@ -225,9 +226,9 @@ def test_the_workflow_that_refits_brings_the_person_to_another_model(host, graph
 
 def saved_identity(host) -> str:
     """An identity of the demo model's family, in the host's folder."""
+    from idea_engine.backends.family import ModelFamily
     from idea_engine.identity.file import save_identity
     from idea_engine.identity.identity import Identity, IdentityMetadata
-    from idea_engine.backends.family import ModelFamily
 
     family = ModelFamily("sd1", {"clip_l": 128})
     tokens = {"clip_l": torch.randn(2, 128, generator=torch.Generator().manual_seed(0))}

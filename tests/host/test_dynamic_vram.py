@@ -5,8 +5,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
-from launcher.errors import NodeFailedError
 from safetensors.torch import save_file
+
+from launcher.errors import NodeFailedError
 from tiny_graphs import enhanced, probe, random_identity, sample, train
 
 # Widths: of the UNet's first level, of the text, and inside the text encoder.

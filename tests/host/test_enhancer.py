@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from idea_engine.enhancer.file import EnhancerNotes, save_enhancer, text_reading
 from idea_engine.enhancer.network import Enhancer, EnhancerSizes
 from launcher.client import Client
@@ -74,14 +75,15 @@ def test_a_photograph_is_drawn_with_nothing_trained_and_automatic_finds_the_file
 
 
 def test_the_host_reads_the_same_person_as_the_engine(host, graph, made, world):
+    import numpy
+    from PIL import Image
+
     from idea_engine.enhancer.file import load_enhancer
     from idea_engine.enhancer.person import person_at_once
-    from portrait_world.judging.likeness import face_model as world_pack
     from idea_engine.faces.embed import embed_faces
     from idea_engine.identity.operations import named_tensors
     from launcher.portrait import PHOTO
-    from PIL import Image
-    import numpy
+    from portrait_world.judging.likeness import face_model as world_pack
 
     name, demo, (backend, anchor, _) = made("aaa"), graph.add("IDEA_LoadDemoModel"), world
     picture = torch.from_numpy(numpy.asarray(Image.open(PHOTO).convert("RGB"), dtype=numpy.float32) / 255)

@@ -1,6 +1,7 @@
 """FaceCLIP in real hosts: its conditioning is ordinary, its encoder is under the host's management, its UNet is the host's own to load."""
 import pytest
 import torch
+
 from launcher.client import Client
 from launcher.errors import NodeFailedError, PromptRejectedError
 from launcher.workflow import load_workflow, override
@@ -18,8 +19,9 @@ def tiny_file(host):
 
 
 def _write(host, name, tensors, configs=None):
-    from idea_engine.faceclip.config import to_json
     from safetensors.torch import save_file
+
+    from idea_engine.faceclip.config import to_json
 
     folder = host.base.root / "models" / "faceclip" / "below"
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,9 +183,9 @@ def test_numbers_too_large_for_the_precision_are_no_black_picture(host, graph):
 
 def test_a_name_may_come_from_another_node(host, graph, tiny_file):
     """The host knows no value of a connected dropdown when it checks the graph; it must not refuse it for that."""
+    from idea_engine.backends.family import ModelFamily
     from idea_engine.identity.file import save_identity
     from idea_engine.identity.identity import Identity, IdentityMetadata
-    from idea_engine.backends.family import ModelFamily
 
     identity = Identity(ModelFamily("sd1", {"clip_l": 64}), {"clip_l": torch.ones(2, 64)}, IdentityMetadata("<linked>", "imported", "sd1"))
     saved = save_identity(identity, host.base.root / "models" / "idea" / "linked")

@@ -2,6 +2,7 @@
 import re
 
 import pytest
+
 from launcher import hosts
 from launcher.errors import PromptRejectedError
 

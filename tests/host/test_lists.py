@@ -2,6 +2,7 @@
 import json
 
 import pytest
+
 from launcher.errors import NodeFailedError
 from tiny_graphs import enhanced, face_model, photographs, probe, tiny, train
 

@@ -2,6 +2,7 @@
 import re
 
 import pytest
+
 from tools.locales import LANGUAGES, english, leaves, read
 
 

@@ -2,6 +2,7 @@
 import json
 
 import pytest
+
 from launcher.example_workflow import EXAMPLES
 from launcher.workflow import load_workflow
 from tiny_graphs import apply, enhanced, probe, random_identity, sample, tiny

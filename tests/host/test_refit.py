@@ -2,6 +2,7 @@
 import json
 
 import pytest
+
 from live_trainings import ask, cancel_when, run_and_stop
 from tiny_graphs import apply, enhanced, probe, random_identity, sample, tiny
 

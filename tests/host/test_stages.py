@@ -1,5 +1,6 @@
 """Identities in stages (SeFi-IDE) in real hosts, against the same computed from the host's own parts."""
 import pytest
+
 from tiny_graphs import FAMILIES, PROMPT, apply, probe, random_identity, sample, tiny
 
 SETTINGS = (

@@ -1,5 +1,6 @@
 """ComfyUI started otherwise than usual: the first example workflow runs, and learns what it learns there."""
 import pytest
+
 from launcher.client import Client
 from launcher.example_workflow import example
 from launcher.server import HostProcess

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+
 from launcher.errors import NodeFailedError
 from live_trainings import ask, cancel_when, run_and_stop
 from tiny_graphs import FAMILIES, PROMPT, apply, enhanced, probe, sample, tiny, train

@@ -1,5 +1,6 @@
 """An identity holds wherever its prompt goes: through the tokenizers, weights and attention patches of other packs."""
 import pytest
+
 from launcher.errors import NodeFailedError
 from tiny_graphs import PROMPT, advanced, apply, mask, probe, random_identity, sample, tiny
 

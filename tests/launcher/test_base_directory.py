@@ -1,5 +1,6 @@
 """A host's folder of its own: what is given appears in it, and nothing lands outside."""
 import pytest
+
 from launcher import base_directory
 from launcher.base_directory import BaseDirectory, place, safe_name
 from launcher.errors import LauncherError

@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
 from launcher.client import Client, _rejection
 from launcher.errors import HostGoneError, InterruptedRunError, NodeFailedError, PromptRejectedError, WebSocketClosed
 from launcher.websocket import WebSocket

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from launcher import environment as environments
 from launcher.cache import cache_folder, locked
 from launcher.environment import Environment, environment_key

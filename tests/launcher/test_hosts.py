@@ -5,6 +5,7 @@ import socket
 import time
 
 import pytest
+
 from launcher import hosts
 from launcher.errors import LauncherError
 

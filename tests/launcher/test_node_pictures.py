@@ -1,6 +1,6 @@
 """The graph that is photographed for the help pages. That it runs is seen when the pictures are made, in a browser."""
-from tools.node_pictures import graph, picture_names
 from launcher.requirements import CHECKOUT
+from tools.node_pictures import graph, picture_names
 
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (CHECKOUT / "web" / "docs").glob("*.md")}
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launcher.portrait import FROM_DEMO, with_demo_model, with_photo
-from portrait_world.judging.portrait_sheet import TILE, draw_sheet, judge, main, short_caption
 from PIL import Image
-from portrait_world.world import captions
+
+from launcher.portrait import FROM_DEMO, with_demo_model, with_photo
 from portrait_world.drawing.anna import anna, photograph
-from portrait_world.world.people import person
 from portrait_world.drawing.portrait import render
+from portrait_world.judging.portrait_sheet import TILE, draw_sheet, judge, main, short_caption
+from portrait_world.world import captions
+from portrait_world.world.people import person
 from portrait_world.world.portrayal import Shot
 
 BEACH = Shot(scene="beach", expression="smiling", colour="red")

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+
 from launcher.cache import quickstart_folder
-from launcher.stand_ins import demo_checkpoint, demo_face_pack
 from launcher.environment import Environment
 from launcher.hosts import find_checkouts
-from PIL import Image
+from launcher.stand_ins import demo_checkpoint, demo_face_pack
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,8 +113,8 @@ def test_the_main_job_makes_a_portrait_and_a_report(tmp_path):
 
 @pytest.mark.quickstart
 def test_a_photograph_of_ones_own_is_learned_and_its_identity_used_again(tmp_path):
-    from portrait_world.world.people import person
     from portrait_world.drawing.portrait import render
+    from portrait_world.world.people import person
     from portrait_world.world.portrayal import Shot
 
     Image.fromarray(render(person("test", 7), Shot(scene="beach"), size=256)).save(tmp_path / "me.png")
@@ -138,9 +139,9 @@ def test_models_of_ones_own_are_taken(tmp_path):
 
 @pytest.mark.quickstart
 def test_a_saved_identity_is_used_without_training(tmp_path):
+    from idea_engine.backends.family import ModelFamily
     from idea_engine.identity.file import save_identity
     from idea_engine.identity.identity import Identity, IdentityMetadata
-    from idea_engine.backends.family import ModelFamily
 
     family = ModelFamily("sd1", {"clip_l": 768})
     save_identity(Identity(family, {"clip_l": torch.randn(2, 768)}, IdentityMetadata("<somebody>", "imported", "sd1")), tmp_path / "anna")

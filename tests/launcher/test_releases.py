@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+
 from launcher import releases
 from launcher.command_line import choose_host
 from launcher.errors import LauncherError

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from launcher.base_directory import BaseDirectory
 from launcher.errors import LauncherError
 from launcher.hosts import Host, pip_host

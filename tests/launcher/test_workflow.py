@@ -2,6 +2,7 @@
 import json
 
 import pytest
+
 from launcher.errors import WorkflowError
 from launcher.example_workflow import EXAMPLES, number_of
 from launcher.workflow import load_workflow, override, to_prompt, widget_values

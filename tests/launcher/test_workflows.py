@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from launcher import command_line, hosts
 from launcher.errors import LauncherError
 from launcher.hosts import HostSearch, pip_host, pip_host_is_installed

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_world.world.people import person
 from portrait_world.drawing.portrait import landmarks, render
+from portrait_world.world.people import person
 from portrait_world.world.portrayal import Shot, photograph
 
 

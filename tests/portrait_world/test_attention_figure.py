@@ -1,11 +1,12 @@
 """The figure of where words look: words and tokens agree."""
 import numpy as np
-from portrait_world.world import captions
-from portrait_world.trials.attention_figure import word_places
-from portrait_world.world.people import person
+
 from portrait_world.drawing.portrait import face_box
-from portrait_world.world.portrayal import photograph
+from portrait_world.trials.attention_figure import word_places
 from portrait_world.trials.trial import PROMPTS, open_backend, read_faces, reference_photographs
+from portrait_world.world import captions
+from portrait_world.world.people import person
+from portrait_world.world.portrayal import photograph
 
 
 def test_every_word_is_found_where_its_tokens_are():

@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from portrait_world.world import captions
+from portrait_world.judging.likeness import faces_in, has_face, other_photographs
 from portrait_world.trials.benchmark import Score, summary, table
 from portrait_world.trials.contenders import CONTENDERS, recipe_of
-from portrait_world.judging.likeness import faces_in, has_face, other_photographs
 from portrait_world.trials.peak_memory import peak_megabytes
-from portrait_world.world.portrayal import ATTRIBUTES
 from portrait_world.trials.trial import PROMPTS, TRIGGER, learn, read_faces, reference_photographs
+from portrait_world.world import captions
+from portrait_world.world.portrayal import ATTRIBUTES
 
 
 def test_every_contender_that_learns_has_a_recipe_in_the_engine():

@@ -1,11 +1,11 @@
 """One grammar for captions and prompts, all of it inside CLIP's vocabulary."""
 import numpy as np
 
-from portrait_world.world import captions
 from portrait_world import tokenizer
+from portrait_world.networks.text_encoder import used_ids
+from portrait_world.world import captions
 from portrait_world.world.people import FIRST_NAMES, LAST_NAMES, names, person
 from portrait_world.world.portrayal import Shot, sample_shot
-from portrait_world.networks.text_encoder import used_ids
 
 
 def test_the_full_prompt_says_everything():

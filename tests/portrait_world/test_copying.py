@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from portrait_world.world.people import person
-from portrait_world.drawing.portrait import render
-from portrait_world.world.portrayal import photograph
 
 from idea_engine.judging.likeness import COPYING_WARNING, copying
+from portrait_world.drawing.portrait import render
+from portrait_world.world.people import person
+from portrait_world.world.portrayal import photograph
 
 PEOPLE, REFERENCES, FRESH, COPIED = 20, 8, 6, 2
 SIDE = 128
@@ -49,8 +49,8 @@ def by_the_judge(pictures):
 def by_the_face_pack(pictures):
     pytest.importorskip("insightface.app")
     from idea_engine.faces.embed import embed_faces, search_photos
-    from idea_engine.faces.pack import DEMO_DETECTION_SIZE
     from idea_engine.faces.insightface_encoder import load_face_model
+    from idea_engine.faces.pack import DEMO_DETECTION_SIZE
     from portrait_world.assets import FACE_PACK
 
     encoder = load_face_model(FACE_PACK, "CPU", DEMO_DETECTION_SIZE)

@@ -1,11 +1,12 @@
 """The Portrait World's ID-Enhancer: it fits the shipped model, is small, and draws people it has never seen with nothing trained."""
 import torch
+
 from idea_engine.enhancer.file import read_label
 from portrait_world.enhancer import PATH, person_at_once
 from portrait_world.judging.likeness import face_model, scale
-from portrait_world.world.people import SPLITS, person
 from portrait_world.train.enhancer import measures
 from portrait_world.trials.trial import anchor_of_names, open_backend, read_faces, reference_photographs, run_trial
+from portrait_world.world.people import SPLITS, person
 
 
 def test_it_fits_the_shipped_model_and_face_pack_and_is_small():

@@ -1,10 +1,10 @@
 """Where a name is in an encoded prompt."""
 import torch
 
-from portrait_world.world import captions
 from portrait_world.trials.name_positions import contexts, end_of
-from portrait_world.world.people import names
 from portrait_world.trials.trial import PROMPTS, Artist
+from portrait_world.world import captions
+from portrait_world.world.people import names
 
 
 def test_every_row_changes_the_positions_it_names_and_no_others():

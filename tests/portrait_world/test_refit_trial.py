@@ -3,8 +3,9 @@ import math
 
 import pytest
 import torch
-from portrait_world.trials import refit_trial, trial
+
 from portrait_world.pipeline import text_encoder, unet
+from portrait_world.trials import refit_trial, trial
 from portrait_world.trials.refit_trial import other_checkpoint
 
 

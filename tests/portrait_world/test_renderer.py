@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from portrait_world.drawing.anna import anna, photograph
-from portrait_world.world.people import FIRST_NAMES, LAST_NAMES, SPLITS, name, names, person
 from portrait_world.drawing.portrait import face_box, landmarks, render
+from portrait_world.world.people import FIRST_NAMES, LAST_NAMES, SPLITS, name, names, person
 from portrait_world.world.portrayal import Shot, sample_shot
 
 

@@ -1,8 +1,9 @@
 """The measurement of two people in one picture: photographs side by side score as who they show, and baselines get no help."""
 import numpy as np
 import pytest
-from portrait_world.judging.likeness import scale
+
 from benchmarks.two_people import ARRANGEMENTS, SHOTS, SIDE, graph, judge, photographed, summary
+from portrait_world.judging.likeness import scale
 
 PAIR = (4, 9)
 

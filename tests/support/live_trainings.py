@@ -6,6 +6,7 @@ import threading
 import urllib.request
 
 import pytest
+
 from launcher.errors import InterruptedRunError
 
 

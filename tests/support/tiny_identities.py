@@ -8,8 +8,8 @@ import torch
 
 def random_identity(backend, trigger: str = "<anna>", recipe: str = "fast", seed: int = 0):
     """An Identity that fits ``backend``; by recipe with own keys and values and an ending (fast), changed projections (paper) or stages (sefi)."""
-    from idea_engine.identity.operations import rounded
     from idea_engine.identity.identity import AdapterWeights, Identity, IdentityMetadata, StageTokens
+    from idea_engine.identity.operations import rounded
 
     family, d, n = backend.family, backend.family.context_width, 2
     g = torch.Generator().manual_seed(seed)

@@ -29,7 +29,13 @@ def tiny_tokenizer(folder: Path, size: int = 0):
 
 def tiny_pipeline(family: str, folder: Path, seed: int = 0):
     """A pipeline of ``family`` on the CPU in float32, a few hundred thousand weights, its weights depending on ``seed`` only."""
-    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDPMScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)

@@ -1,8 +1,6 @@
 """What an identity's ending does to a text condition, beside the same identity without one."""
 from dataclasses import replace
 
-import torch
-
 
 def added(probe):
     """a: CLIP; b: Identity; arguments: text → at which positions something was added, how far it is from the ending at the worst, and what share of the

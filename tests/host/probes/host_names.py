@@ -19,7 +19,6 @@ def _objects(model, clip, vae):
     import comfy.clip_vision
     import comfy.model_management
     import comfy.supported_models
-
     import comfy.utils
 
     base, inner = model.model, clip.tokenizer.clip_l

@@ -38,7 +38,6 @@ def _shake(module):
 
 def finite_differences(probe):
     """arguments: recipe, stages, attention → part: (slope measured, norm of the gradient, step)."""
-    train = probe.module("idea_engine.training.loop")
     recipe = probe.arguments["recipe"]
     backend, run = _setup(probe, recipe)
     run.learns_from = 0  # finite differences see the whole UNet
@@ -105,7 +104,6 @@ def lean_gradients(probe):
 
 def thirty_steps(probe):
     """arguments: recipe → loss over a third of what the training draws, before and after it, and which parts changed."""
-    train = probe.module("idea_engine.training.loop")
     backend, run = _setup(probe, probe.arguments["recipe"])
     with torch.inference_mode(False):
         before = {part: [p.detach().clone() for p in ps] for part, ps in run.module.parts().items()}
