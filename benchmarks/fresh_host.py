@@ -5,7 +5,6 @@ import argparse
 import json
 import signal
 import sys
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,11 @@ ROOT = HERE.parent
 sys.path.append(str(ROOT))  # for `launcher`; the hosts are other processes and do not inherit it
 
 from launcher import hosts  # noqa: E402
-from launcher.base_directory import BaseDirectory  # noqa: E402
 from launcher.client import Client  # noqa: E402
 from launcher.environment import Environment, prepare  # noqa: E402
 from launcher.hosts import Host  # noqa: E402
 from launcher.server import PACK_NAME, HostProcess  # noqa: E402
+from launcher.session import session  # noqa: E402
 from launcher.stand_ins import demo_checkpoint  # noqa: E402
 
 _PATIENCE = 3600  # seconds one measurement may take
@@ -57,14 +56,10 @@ def started(host: Host, packs: dict[str, Path], variables: dict[str, str] | None
     import torch
 
     environment = Environment(Path(sys.prefix))
-    with tempfile.TemporaryDirectory(prefix="idea-benchmark-") as folder:
-        base = BaseDirectory.make(Path(folder))
-        for name, source in packs.items():
-            base.add_node_pack(source, name)
-        everything = {**environment.variables(), **(variables or {})}
-        cpu = not torch.cuda.is_available() if cpu is None else cpu
-        with HostProcess(host, base, environment, everything, cpu=cpu, options=options) as process:
-            yield process
+    everything = {**environment.variables(), **(variables or {})}
+    cpu = not torch.cuda.is_available() if cpu is None else cpu
+    with session(host, packs=packs, environment=environment, variables=everything, cpu=cpu, options=options) as running:
+        yield running.process
 
 
 @dataclass(frozen=True)

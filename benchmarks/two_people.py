@@ -221,12 +221,7 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from launcher.base_directory import BaseDirectory
-    from launcher.client import Client
-    from launcher.errors import LauncherError
-    from launcher.hosts import find_checkouts, pip_host, pip_host_is_installed
-    from launcher.requirements import CHECKOUT
-    from launcher.server import PACK_NAME, HostProcess
+    from launcher.session import any_host, session
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.two_people", description=__doc__.split("\n")[0].split(": ", 1)[1])
     parser.add_argument("--pairs", type=int, default=6)
@@ -240,24 +235,20 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     chosen = np.random.default_rng(options.people_seed).permutation(SPLITS[options.split])[:2 * options.pairs].tolist()
     pairs = list(zip(chosen[::2], chosen[1::2]))
-    found = [*find_checkouts().found, *([pip_host()] if pip_host_is_installed() else [])]
-    if not found:
-        raise LauncherError("No ComfyUI was found. Run python quickstart.py once: it gets one.")
+    host = any_host()
     with tempfile.TemporaryDirectory() as temporary, tqdm(total=len(pairs) * len(ARRANGEMENTS)) as bar:
         folder = options.identities or Path(temporary) / "identities"
         folder.mkdir(parents=True, exist_ok=True)
-        base = BaseDirectory.make(Path(temporary) / "host")
-        base.add_node_pack(CHECKOUT, PACK_NAME)
 
         def show(name: str) -> None:
             bar.set_description(name)
             bar.update()
 
-        with HostProcess(found[0], base) as process:
-            results, sheet = measure(pairs, options.split, options.seeds, folder, Client(process.address), base, show)
+        with session(host) as running:
+            results, sheet = measure(pairs, options.split, options.seeds, folder, running.client, running.base, show)
     if options.json:
         described = {key: getattr(options, key) for key in ("pairs", "seeds", "split", "people_seed")}
-        written = {"host": found[0].id, "options": described, "mean": results}
+        written = {"host": host.id, "options": described, "mean": results}
         options.json.write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")
         sheet.save(options.json.with_suffix(".png"))
     print(markdown(results))

@@ -6,8 +6,6 @@ writes English anew from what a real ComfyUI says of the nodes, and names what t
 """
 import json
 import sys
-import tempfile
-from pathlib import Path
 
 from launcher.requirements import CHECKOUT
 
@@ -55,16 +53,10 @@ def write(definitions: dict, language: str):
 
 def main() -> int:
     """Write English; return 1 if a language does not have the same places."""
-    from launcher.base_directory import BaseDirectory
-    from launcher.client import Client
-    from launcher.hosts import find_checkouts
-    from launcher.server import PACK_NAME, HostProcess
+    from launcher.session import any_host, session
 
-    with tempfile.TemporaryDirectory() as folder:
-        base = BaseDirectory.make(Path(folder))
-        base.add_node_pack(CHECKOUT, PACK_NAME)
-        with HostProcess(find_checkouts().found[0], base) as process:
-            definitions = english(Client(process.address).object_info())
+    with session(any_host(pip=False)) as running:
+        definitions = english(running.client.object_info())
     write(definitions, "en")
     wanted, complete = set(leaves(definitions)), True
     for language in LANGUAGES[1:]:

@@ -14,13 +14,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from launcher.base_directory import BaseDirectory
 from launcher.client import Client
 from launcher.errors import LauncherError
 from launcher.example_workflow import DEMO_PACK, NATIVE, example
-from launcher.hosts import find_checkouts
 from launcher.requirements import CHECKOUT
-from launcher.server import PACK_NAME, HostProcess
+from launcher.session import any_host, session
 from launcher.workflow import load_workflow
 
 from .chromium import Page, find_browser, show_canvas, skip_the_tour
@@ -223,21 +221,16 @@ def photograph(page: Page, chosen: list[str]):
 
 def main(chosen: list[str]) -> int:
     """Make the pictures of all nodes, or of those whose ids are given."""
-    browser, found = find_browser(), find_checkouts().found
+    browser = find_browser()
     if browser is None:
         raise LauncherError("No Chromium or Chrome was found. Install one (apt install chromium), or name it in the variable CHROMIUM.")
-    if not found:
-        raise LauncherError("No ComfyUI was found. Run python quickstart.py once: it gets one.")
+    host = any_host(pip=False)
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        base = BaseDirectory.make(Path(folder) / "host")
-        base.add_node_pack(CHECKOUT, PACK_NAME)
-        skip_the_tour(base)
-        with HostProcess(found[0], base) as process:
-            save_two_people(Client(process.address))
-            with Page(browser, Path(folder) / "profile", WINDOW) as page:
-                show_canvas(page, process.address)
-                photograph(page, chosen)
+    with tempfile.TemporaryDirectory() as profile, session(host, prepare=skip_the_tour) as running:
+        save_two_people(running.client)
+        with Page(browser, Path(profile), WINDOW) as page:
+            show_canvas(page, running.process.address)
+            photograph(page, chosen)
     return 0
 
 

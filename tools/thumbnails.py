@@ -8,20 +8,16 @@ What would have to be downloaded is replaced by the Portrait World, as in the te
 import io
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from launcher.base_directory import BaseDirectory
 from launcher.client import Client
 from launcher.errors import LauncherError
 from launcher.example_workflow import EXAMPLES, number_of, on_demo_model
-from launcher.hosts import find_checkouts, pip_host, pip_host_is_installed
 from launcher.portrait import PATIENCE, PHOTO, _prompt_of, saving_nodes
-from launcher.requirements import CHECKOUT
-from launcher.server import PACK_NAME, HostProcess
+from launcher.session import any_host, session
 from launcher.workflow import load_workflow
 from portrait_world.judging.portrait_sheet import INK, PAPER, THUMBNAIL_WIDTH, draw_sheet, load_font, short_caption
 
@@ -90,25 +86,19 @@ def thumbnail(path: Path, prompt: dict, execution, client: Client) -> Image.Imag
 
 def main(chosen: list[str]) -> int:
     """Make the thumbnails of the workflows whose numbers are `chosen`, or of all."""
-    found = [*find_checkouts().found, *([pip_host()] if pip_host_is_installed() else [])]
-    if not found:
-        raise LauncherError("No ComfyUI was found. Run python quickstart.py once: it gets one.")
-    with tempfile.TemporaryDirectory() as folder:
-        base = BaseDirectory.make(Path(folder))
-        base.add_node_pack(CHECKOUT, PACK_NAME)
-        with HostProcess(found[0], base) as process:
-            client = Client(process.address)
-            photo = client.upload_picture(PHOTO)
-            for path in EXAMPLES:
-                if chosen and str(number_of(path)) not in chosen:
-                    continue
-                print(path.stem, flush=True)
-                prompt = load_workflow(path, client.object_info())
-                people = sorted((base.root / "models" / "idea").glob("*.safetensors"))
-                if any(node["class_type"] == "IDEA_LoadIdentity" for node in prompt.values()) and not people:
-                    raise LauncherError(f"'{path.stem}' needs a saved identity: name workflow 0 beside it.")
-                execution = client.run(on_demo_model(prompt, photo, people[0].name if people else ""), timeout=PATIENCE)
-                write(thumbnail(path, prompt, execution, client), path.with_suffix(".jpg"))
+    with session(any_host()) as running:
+        client = running.client
+        photo = client.upload_picture(PHOTO)
+        for path in EXAMPLES:
+            if chosen and str(number_of(path)) not in chosen:
+                continue
+            print(path.stem, flush=True)
+            prompt = load_workflow(path, client.object_info())
+            people = sorted((running.base.root / "models" / "idea").glob("*.safetensors"))
+            if any(node["class_type"] == "IDEA_LoadIdentity" for node in prompt.values()) and not people:
+                raise LauncherError(f"'{path.stem}' needs a saved identity: name workflow 0 beside it.")
+            execution = client.run(on_demo_model(prompt, photo, people[0].name if people else ""), timeout=PATIENCE)
+            write(thumbnail(path, prompt, execution, client), path.with_suffix(".jpg"))
     return 0
 
 

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import hosts
-from launcher.base_directory import BaseDirectory
-from launcher.server import PACK_NAME, HostProcess
+from launcher.session import any_host, session
 from tools.chromium import Page, find_browser, show_canvas, skip_the_tour
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,16 +30,9 @@ def screenshots(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The newest ComfyUI that is found, else the pip host; $IDEA_BROWSER_HOST names another one by its id."""
-    found = [*hosts.find_checkouts().found, *([hosts.pip_host()] if hosts.pip_host_is_installed() else [])]
-    assert found, "no ComfyUI to test on; run: python quickstart.py test"
-    wanted = os.environ.get("IDEA_BROWSER_HOST", found[0].id)
-    host = next((one for one in found if one.id == wanted), None)
-    assert host is not None, f"$IDEA_BROWSER_HOST is {wanted}, but there are only {', '.join(one.id for one in found)}"
-    base = BaseDirectory.make(tmp_path_factory.mktemp("browser-host"))
-    base.add_node_pack(ROOT, PACK_NAME)
-    skip_the_tour(base)
-    with HostProcess(host, base) as process:
-        yield process
+    host = any_host(os.environ.get("IDEA_BROWSER_HOST"))
+    with session(host, tmp_path_factory.mktemp("browser-host"), prepare=skip_the_tour) as running:
+        yield running.process
 
 
 @pytest.fixture
