@@ -59,6 +59,8 @@ def run_tests(pytest_arguments: list[str]) -> int:
     environment = environments.prepare((*layers, TESTS))
     # Everything takes two processes, in which two hosts run beside each other; what is named runs in one, where it can be debugged.
     if set(pytest_arguments) <= {EVERY_HOST}:
+        if code := _call(environment, ["ruff", "check", "--no-cache", "."], cwd=CHECKOUT):
+            return code  # seconds, so it is said before the minutes
         pytest_arguments = ["-n", "2", "--dist", "loadscope", "--durations", "15", *pytest_arguments]
     return _call(environment, ["pytest", *pytest_arguments], cwd=CHECKOUT)  # not `python -m pytest`: that puts the checkout on sys.path
 

@@ -71,7 +71,7 @@ PIP_HOST_NEEDS = Layer("pip-host-needs", (
     "OpenEXR", "frozendict", "jsonmerge", "aiofiles", "python-dateutil", "requests", "wrapt", "certifi", "huggingface-hub"), host=PIP_NAME)
 PIP_HOST = Layer("pip-host", (f"comfyui=={PIP_VERSION}",), with_dependencies=False, host=PIP_NAME)
 
-TESTS = Layer("tests", ("pytest>=8", "pytest-xdist", "diffusers", "accelerate"))
+TESTS = Layer("tests", ("pytest>=8", "pytest-xdist", "ruff", "diffusers", "accelerate"))
 
 
 def pack_layers(checkout: Path = CHECKOUT) -> tuple[Layer, ...]:
