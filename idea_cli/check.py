@@ -2,20 +2,16 @@
 from __future__ import annotations
 
 import argparse
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
 import torch
 from torch import Tensor
 
-from idea_engine.errors import EvaluationError, TrainingError
-from idea_engine.judging.base_advice import FOLDER, RATES, RateResult, advice_json, advise, base_hash
-from idea_engine.judging.likeness import COPYING_WARNING, copying, score_likeness
-from idea_engine.methods import RECIPES
-from idea_engine.prompts.trigger import scene_of
-from idea_engine.sheets.contact import contact_sheet
+from idea_engine.errors import EvaluationError
+from idea_engine.judging.base_advice import FOLDER, RATES, RateResult, base_hash, keep_advice
+from idea_engine.prompts.trigger import PLACEHOLDER
+from idea_engine.training.base_check import PRESETS, PROMPTS, TRIGGER, BaseCheck, check_config, said
 
 NAME = "check"
 SUMMARY = "Learn one person on a base model with each of our recipes at three rates, and say whether the rates fit it."
@@ -30,9 +26,6 @@ Refit Identity find it for this very model; idea-engine train takes it with --ba
 
 Of several photographs the first is learned from and the others are compared with; two others make the likeness comparable.
 """
-TRIGGER = "<person>"
-_PRESETS = tuple(name for name, recipe in RECIPES.items() if recipe.relative)
-_PROMPTS = 4
 _WORLD_HELD_OUT = 4  # drawn photographs of the demo model's person, none of them learned from
 
 
@@ -44,9 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", nargs="+", required=True, metavar="PHOTO", help="photographs of one person, or a folder of them")
     parser.add_argument("-o", "--output", default="check", metavar="DIR", help="where the report goes (default: %(default)s)")
     parser.add_argument("--keep", metavar="DIR", help=f"ComfyUI's models/idea folder: the advice is put into {FOLDER} there and used from then on")
-    parser.add_argument("--recipes", default=",".join(_PRESETS), metavar="NAMES", help="which recipes, separated by commas (default: %(default)s)")
+    parser.add_argument("--recipes", default=",".join(PRESETS), metavar="NAMES", help="which recipes, separated by commas (default: %(default)s)")
     parser.add_argument("--train-steps", type=int, default=0, metavar="N", help="training steps; default: each recipe's own number. Fewer give a quick look, not advice")
-    parser.add_argument("--prompts", type=int, default=_PROMPTS, metavar="N", help="how many of the evaluation prompts are drawn (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, metavar="N", help="how many of the evaluation prompts are drawn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of training and pictures (default: 0)")
     parser.add_argument("--judge", metavar="DIR", help="another face pack, which took no part in the training, to judge likeness; default: the same one, which flatters")
     parser.add_argument("--clip", metavar="DIR", help="a CLIP model in transformers' layout to judge the prompt; default: how much of the scene stays as it is without the person")
@@ -55,51 +48,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     face_arguments(parser)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """One picture: the judge's embedding or None, how much of its prompt it shows, and the picture (H, W, 3)."""
-
-    vector: Tensor | None
-    prompt: float
-    picture: Tensor
-
-
 def run(options: argparse.Namespace) -> int:
     from idea_engine.files.atomic_write import atomic_write
 
     from .pictures import write_picture
 
     recipes = [name for name in options.recipes.split(",") if name]
-    if unknown := [name for name in recipes if name not in _PRESETS]:
-        raise EvaluationError(f"--recipes names {', '.join(unknown)}, expected some of {', '.join(_PRESETS)}: the others have their authors' rates.")
+    if unknown := [name for name in recipes if name not in PRESETS]:
+        raise EvaluationError(f"--recipes names {', '.join(unknown)}, expected some of {', '.join(PRESETS)}: the others have their authors' rates.")
     if not recipes or options.prompts < 1 or options.train_steps < 0:
         raise EvaluationError("There is nothing to check: expected at least one recipe and one prompt, and no negative number of steps.")
     if options.keep and options.train_steps:
         raise EvaluationError("--keep keeps advice, but with --train-steps the recipes are cut short, which says little of their rates. Leave one of them out.")
     folder = Path(options.output)
     checker = _Checker(options)
-    tried: dict[str, list[RateResult]] = {}
-    rows, captions = [[*checker.shown, *checker.plain]], [["photograph"] * len(checker.shown) + ["without the person"] * len(checker.plain)]
+    check = checker.check
     for name in recipes:
-        tried[name] = []
         for rate in RATES:
-            result, pictures = checker.try_rate(name, rate)
-            tried[name].append(result)
-            said = f"{name} × {rate:g}: likeness {result.likeness:.2f}, prompt {result.prompt:.2f}, copies {result.copies:.0%}, faces {result.faces:.0%}"
-            print(said if result.finite else f"{said}; the loss was not finite", flush=True)
-            rows.append([*checker.shown, *pictures])
-            captions.append([f"{name}, {rate:g} times"] * len(rows[-1]))
-    advice = {name: (advise(name, results), results) for name, results in tried.items()}
-    facts = {
-        "width": checker.backend.family.context_width, "trained_steps": options.train_steps or "each recipe's own", "judge": checker.judge.recognizer,
-        "prompt_by": checker.prompt_by, "calibrated": checker.calibrated, "pictures": len(checker.prompts), "precision": str(checker.backend.unet.dtype).split(".")[-1],
-    }
-    kept = advice_json(checker.base, checker.backend.family.name, advice, facts)
-    notes = list(checker.notes)
+            print(said(name, checker.try_rate(name, rate)), flush=True)
+    advice = check.advice()
+    backend = checker.backend
+    facts = check.facts(backend.family.context_width, checker.judge.recognizer, str(backend.unet.dtype).split(".")[-1], options.train_steps)
+    kept = check.kept(checker.base, backend.family.name, facts)
+    notes = [*checker.notes, *check.notes]
     if options.train_steps:
         notes.append("The recipes were cut short (--train-steps), so this says little of their rates.")
     folder.mkdir(parents=True, exist_ok=True)
-    sheet = contact_sheet(rows, captions)
+    sheet = check.sheet()
     write_picture(sheet, folder / "sheet.png")
     atomic_write(folder / "check.json", kept)
     atomic_write(folder / "report.html", _report(advice, facts, notes, sheet).encode())
@@ -108,10 +83,7 @@ def run(options: argparse.Namespace) -> int:
     for one, _ in advice.values():
         print(one.says)
     if options.keep:
-        place = Path(options.keep) / FOLDER / f"{checker.base}.json"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(place, kept)
-        print(f"kept as {place}")
+        print(f"kept as {keep_advice(Path(options.keep), checker.base, kept)}")
     print(folder / "report.html")
     return 0
 
@@ -143,12 +115,12 @@ class _Checker:
             self.notes.append("Likeness is judged by the face pack that finds the face (--judge names another), which flatters every rate alike.")
         self.judge = open_judge(options, demo)
         model = load_model(options)
-        self.pipe, self.drawing = model.pipe, Drawing.of(options, model)
-        self.pipe.set_progress_bar_config(disable=True)
-        self.backend, self.side = DiffusersBackend(model.pipe), model.side
+        self._pipe, self._drawing = model.pipe, Drawing.of(options, model)
+        self._pipe.set_progress_bar_config(disable=True)
+        self.backend, self._side = DiffusersBackend(model.pipe), model.side
         self.base = base_hash(self.backend.unet.state_dict().items())
-        self.photos, self.face = photos[:1], face
-        self.enhanced = EnhancedIdentity(
+        self._photos, self._masks = photos[:1], face.masks
+        self._enhanced = EnhancedIdentity(
             self.backend.family, face.mean(), compute_anchor(self.backend, model.names), options.seed, recognizer=face.recognizer, licence=face.licence,
             masks=face.masks,
         )
@@ -157,103 +129,37 @@ class _Checker:
             from portrait_world.drawing import anna
 
             others = world_photographs(anna.SPLIT, anna.INDEX, _WORLD_HELD_OUT)
-        trained = self.judge.measure(photos[0])
-        if trained is None:
-            raise EvaluationError("The judge finds no face in the first photograph. Give one in which eyes and mouth are visible.")
-        measured = [vector for photo in others if (vector := self.judge.measure(photo)) is not None]
-        self.training, self.references = trained[None], torch.stack(measured) if measured else trained[None]
-        self.calibrated = len(measured) > 1
-        if not measured:
-            self.notes.append("There is one photograph only, so likeness is the cosine to the very photograph that was learned from; give three or more.")
-        elif not self.calibrated:
-            self.notes.append("There is one photograph to compare with only, so likeness is a cosine; give three or more photographs.")
-        self.prompts = _prompts(None, demo)[: options.prompts]
-        self.critic, self.demo = PromptJudge(options.clip) if options.clip else None, demo
-        self.shown = photos[:1]
-        # What the model makes of the prompts without the person: what the scene should be.
-        self.plain = [self._draw(prompt.replace("{tokens}", "a person"), number) for number, prompt in enumerate(self.prompts)]
-        again = [self._draw(prompt.replace("{tokens}", "a person"), number + 500) for number, prompt in enumerate(self.prompts)]
-        self._chance = [_distance(one, other, None) for one, other in zip(self.plain, again)]
-        self.prompt_by = "CLIP, in shares of the picture without the person" if self.critic else "how much of the scene stays as it is without the person"
+        self.check = BaseCheck(
+            photos[0], others, _prompts(None, demo)[: options.prompts], measure=self.judge.measure, encoder=encoder, draw=self._draw,
+            critic=PromptJudge(options.clip) if options.clip else None,
+        )
 
-    def try_rate(self, recipe: str, rate: float) -> tuple[RateResult, list[Tensor]]:
-        """Learn the person at ``rate`` times the recipe's own, draw the prompts, judge; and the pictures."""
-        from idea_engine.applying.diffusers import applied
-        from idea_engine.training.config import TrainConfig
-        from idea_engine.training.loop import train
-
+    def try_rate(self, recipe: str, rate: float) -> RateResult:
+        """Learn the person at ``rate`` times the recipe's own, draw the prompts, judge."""
         from .train import Bar
 
-        options, finite = self.options, True
-        config = TrainConfig(
-            recipe=recipe, trigger=TRIGGER, steps=options.train_steps, lr=RECIPES[recipe].lr * rate, resolution=self.side, seed=options.seed,
-        )
+        options = self.options
+        config = check_config(recipe, rate, self._side, options.seed, options.train_steps)
         bar = Bar(f"{recipe} × {rate:g}", config.resolved().steps, 0)
-        try:
-            identity, report = train(self.backend, self.enhanced, self.photos, config, masks=self.face.masks, on_step=bar)
-            finite = not report.skipped and all(math.isfinite(loss) for loss in report.losses)
-        except TrainingError as error:
-            if "not finite" not in str(error):
-                raise
-            return RateResult(rate, 0.0, 0.0, 0.0, 0.0, finite=False), []
-        finally:
-            bar.close()
-        with applied(self.pipe, [self.drawing.acting(identity)]):
-            pictures = [self._draw(prompt.replace("{tokens}", TRIGGER), number) for number, prompt in enumerate(self.prompts)]
-        judged = [Judged(self.judge.measure(picture), self._shows(picture, number), picture) for number, picture in enumerate(pictures)]
-        return self._result(rate, judged, finite), pictures
 
-    def _draw(self, text: str, number: int) -> Tensor:
+        def make():
+            from idea_engine.applying.diffusers import applied
+            from idea_engine.training.loop import train
+
+            try:
+                identity, report = train(self.backend, self._enhanced, self._photos, config, masks=self._masks, on_step=bar)
+            finally:
+                bar.close()
+            with applied(self._pipe, [self._drawing.acting(identity)]):
+                return report, [self._draw(prompt.replace(PLACEHOLDER, TRIGGER), seed) for prompt, seed in self.check.seeded()]
+
+        return self.check.try_rate(recipe, rate, make)
+
+    def _draw(self, text: str, seed: int) -> Tensor:
         import numpy as np
 
-        drawn = self.drawing.draw(self.pipe, text, self.options.seed + 1000 * number)
+        drawn = self._drawing.draw(self._pipe, text, self.options.seed + seed)
         return torch.from_numpy(np.asarray(drawn.convert("RGB"), dtype=np.float32) / 255)
-
-    def _shows(self, picture: Tensor, number: int) -> float:
-        """How much of its prompt a picture shows, 0..1."""
-        if self.critic is not None:
-            scene = scene_of(self.prompts[number])
-            return min(1.0, max(0.0, self.critic.score(picture, scene)) / max(1e-3, self.critic.score(self.plain[number], scene)))
-        apart = _distance(picture, self.plain[number], self._head(picture))
-        return min(1.0, max(0.0, 1.0 - apart / max(1e-4, self._chance[number])))
-
-    def _head(self, picture: Tensor) -> Tensor | None:
-        """Where the person is, who may change: the head of the person drawn, None where there is none."""
-        from idea_engine.faces.mask import face_mask
-        from idea_engine.faces.photo import to_pixels
-        from idea_engine.faces.search import plain_faces
-
-        from .faces import open_pack
-
-        if not hasattr(self, "_encoder"):
-            self._encoder = open_pack(self.options.face_pack, self.options, demo=self.demo)
-        faces = plain_faces(self._encoder, to_pixels(picture))
-        if not faces:
-            return None
-        face = max(faces, key=lambda one: one.area)
-        return face_mask(torch.from_numpy(face.box), torch.from_numpy(face.landmarks), *picture.shape[:2])
-
-    def _result(self, rate: float, judged: Sequence[Judged], finite: bool) -> RateResult:
-        found = torch.tensor([one.vector is not None for one in judged])
-        rows = torch.stack([torch.zeros_like(self.training[0]) if one.vector is None else one.vector for one in judged])
-        scored = score_likeness(rows, found, self.references)
-        others = self.references if self.calibrated else None
-        copies = copying(rows, found, self.training, others)
-        return RateResult(
-            rate=rate, likeness=scored.mean if scored.calibrated is None else scored.calibrated,
-            prompt=sum(one.prompt for one in judged) / len(judged), copies=float((copies >= COPYING_WARNING).float().mean()),
-            faces=float(found.float().mean()), finite=finite,
-        )
-
-
-def _distance(one: Tensor, other: Tensor, without: Tensor | None) -> float:
-    """Mean absolute difference of two pictures (H, W, 3), seen from afar, outside of a mask."""
-    blur = lambda picture: torch.nn.functional.adaptive_avg_pool2d(picture.movedim(-1, 0)[None], 32)[0]  # noqa: E731
-    apart = (blur(one) - blur(other)).abs().mean(0)
-    if without is None:
-        return float(apart.mean())
-    weights = 1.0 - torch.nn.functional.adaptive_avg_pool2d(without[None], 32)[0]
-    return float((apart * weights).sum() / weights.sum().clamp_min(1e-6))
 
 
 def _report(advice, facts, notes: Sequence[str], sheet: Tensor) -> str:

@@ -19,6 +19,7 @@ from idea_engine.files.foreign_text import parsed_json, shown
 from idea_engine.files.pictures import read_photo
 from idea_engine.identity.identity import Identity
 from idea_engine.judging.likeness import COPYING_WARNING, copy_paste, copying, csv_text, likeness_rows, score_likeness
+from idea_engine.prompts.evaluation import evaluation_prompts
 from idea_engine.prompts.trigger import PLACEHOLDER, scene_of
 from idea_engine.sheets.contact import contact_sheet
 
@@ -37,7 +38,6 @@ With several identities --trained-on and --held-out are folders with one subfold
 recognizer than the one the identities were made with, and the held-out photographs others than the training ones. An interrupted evaluation
 goes on where it stopped. Files: report.html, scores.csv, summary.json, contact_sheet.png, pictures/.
 """
-_PROMPTS_FILE = Path(__file__).parents[1] / "idea_engine" / "data" / "evaluation_prompts.txt"
 _WORLD_STRANGERS = 12
 _WORLD_HELD_OUT = 6
 
@@ -337,14 +337,7 @@ def _beside_strangers(subjects: Sequence[Subject], options, judge, notes: list[s
 def _prompts(file: str | None, demo: bool) -> list[str]:
     from .demo import world_prompts
 
-    if file is None and demo:
-        return world_prompts()
-    lines = (Path(file) if file else _PROMPTS_FILE).read_text(encoding="utf-8").splitlines()
-    prompts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    wrong = [prompt for prompt in prompts if PLACEHOLDER not in prompt]
-    if wrong or not prompts:
-        raise EvaluationError(f"{file}: {f'the prompt {wrong[0]!r} has no {PLACEHOLDER}' if wrong else 'there is no prompt'}; expected one prompt per line with {PLACEHOLDER} for the person.")
-    return prompts
+    return world_prompts() if file is None and demo else evaluation_prompts(file)
 
 
 def _settings(options, judge, subjects: Sequence[Subject], prompts: Sequence[str]) -> dict[str, object]:

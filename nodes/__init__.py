@@ -1,6 +1,7 @@
 """The nodes, by the ids that workflows store. An id, once published, never changes."""
 from .apply import ApplyIDAdapter, ApplyIDAdapterAdvanced
 from .attention import AttentionMap
+from .check import CheckModel
 from .demo import LoadDemoModel
 from .doctor import ReferenceDoctor
 from .enhance import IDEnhancer
@@ -32,6 +33,7 @@ NODE_CLASS_MAPPINGS = {
     "IDEA_ApplyIDAdapterAdvanced": ApplyIDAdapterAdvanced,
     "IDEA_IdentityScore": IdentityScore,
     "IDEA_RefitIdentity": RefitIdentity,
+    "IDEA_CheckModel": CheckModel,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_LoadFaceModel": "Load Face Model",
@@ -50,6 +52,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "IDEA_ApplyIDAdapterAdvanced": "Apply ID Adapter (Advanced)",
     "IDEA_IdentityScore": "Identity Score",
     "IDEA_RefitIdentity": "Refit Identity",
+    "IDEA_CheckModel": "Check Model",
 }
 
 register_folders()

@@ -73,6 +73,9 @@ def graph() -> dict[str, Placed]:
         "refit": Placed("IDEA_RefitIdentity", {"resolution": NATIVE}, {
             "identity": anna, **basis, "vae": vae, "image": photo, "enhanced": ("enhance", 0),
         }, {"chart": ("refit", 1)}),
+        "check": Placed("IDEA_CheckModel", {"resolution": NATIVE}, {
+            **basis, "vae": vae, "enhanced": ("enhance", 0), "image": photo, "face_model": ("pack", 0),
+        }, {"sheet": ("check", 0)}),
         "blurred": Placed("ImageBlur", {"blur_radius": 31, "sigma": 10.0}, {"image": photo}),
         "two": Placed("ImageBatch", inputs={"image1": photo, "image2": ("blurred", 0)}),
         "three": Placed("ImageBatch", inputs={"image1": ("two", 0), "image2": photo}),

@@ -1,4 +1,4 @@
-"""What a check of one base model advises: by how much the recipes' rates fit it. Made by ``idea-engine check``, kept as models/idea/bases/HASH.json."""
+"""What a check of one base model advises: by how much the recipes' rates fit it. Made by ``idea-engine check`` and Check Model, kept as models/idea/bases/HASH.json."""
 from __future__ import annotations
 
 import hashlib
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import EvaluationError
+from ..files.atomic_write import atomic_write
+from ..files.file_names import write_advice
 from ..files.fingerprint import fingerprint
 from ..files.foreign_text import parsed_json, shown
 
@@ -99,6 +101,24 @@ def advice_json(base: str, family: str, recipes: Mapping[str, tuple[RecipeAdvice
             for name, (advice, results) in recipes.items()
         },
     }, indent=1).encode()
+
+
+def keep_advice(home: Path, base: str, kept: bytes) -> Path:
+    """Put the advice for the base model ``base`` where Train Identity and Refit Identity find it, in place of what an earlier check said.
+
+    Args:
+        home: models/idea.
+
+    Raises:
+        EvaluationError: nothing can be written there.
+    """
+    place = Path(home) / FOLDER / f"{base}.json"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(place, kept)
+    except OSError as error:
+        raise EvaluationError(f"The advice cannot be kept as {place}: {error.strerror or error}. {write_advice(error, place.parent)}") from error
+    return place
 
 
 def advised_rate(folders: Sequence[Path], base: str, recipe: str) -> float:

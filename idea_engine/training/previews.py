@@ -13,12 +13,15 @@ from torch import Tensor
 from ..backends.base import CrossAttentionEdit, DiffusionBackend, Prompt
 from ..backends.templates import prompt_inputs, tokenize_template
 from ..methods.module import IdentityModule
+from ..prompts.trigger import PLACEHOLDER
 from .checkpoint import Progress
 from .prior import elsewhere
 
 TEMPLATE = "a photo of {tokens} person"  # the plainest that the training prompts allow
+ANYBODY = "a person"  # stands where the person's word would
 SAMPLER_STEPS = 12  # enough for a face to be recognised; a finished picture takes twice as many
 GUIDANCE = 5.0  # of classifier-free guidance
+_CHANNELS, _CELL = 4, 8  # of the latents of every family, and how many pixels one of their cells is wide
 JUDGED = 2  # pictures of a preview that is judged: one alone is as much luck as likeness
 
 
@@ -79,30 +82,55 @@ def best_step(progress: Progress) -> int:
 class PreviewPainter:
     """Draws the same picture again and again, with whatever the module has learned by then."""
 
-    def __init__(self, backend: DiffusionBackend, count: int, shape: tuple[int, ...], seed: int, pictures: int = 1):
-        """Args: count: pseudo-tokens; shape: (C, h, w) of the latents; pictures: K."""
+    def __init__(self, backend: DiffusionBackend, count: int, shape: tuple[int, ...], seed: int, pictures: int = 1, template: str = TEMPLATE):
+        """Args: count: pseudo-tokens, 0 where anybody is drawn; shape: (C, h, w) of the latents; pictures: K."""
         self._backend = backend
-        self._prompt = tokenize_template(backend, TEMPLATE, count)
+        self._prompt = tokenize_template(backend, template, count)
+        self._bare = backend.tokenize(template.replace(PLACEHOLDER, ANYBODY), "", 0)
         self._empty = backend.tokenize("", "", 0)
         self._noise = torch.randn(pictures, *shape, generator=torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
-    def latents(self, module: IdentityModule) -> Tensor:
-        """(K, C, h, w) by DDIM (arXiv 2010.02502, η = 0) with classifier-free guidance. Call it inside the backend's training mode."""
+    def latents(self, module: IdentityModule | None, start: float = 0.0) -> Tensor:
+        """(K, C, h, w) by DDIM (arXiv 2010.02502, η = 0) with classifier-free guidance. Call it inside the backend's training mode.
+
+        Args:
+            module: who the person is; None for anybody.
+            start: share of the sampling from which the person acts; before it anybody does.
+        """
         backend = self._backend
         noise = self._noise.to(backend.device)
-        plain = backend.encode_text(prompt_inputs(backend, [self._empty], {}), [self._empty.end]).rows([0] * len(noise))
+        encoded = lambda prompt: backend.encode_text(prompt_inputs(backend, [prompt], {}), [prompt.end]).rows([0] * len(noise))  # noqa: E731
+        plain, anybody = encoded(self._empty), encoded(self._bare) if module is None or start > 0.0 else None
         # The unconditional half knows the person only through projections that were changed everywhere.
-        unconditional: CrossAttentionEdit = elsewhere(module, noise)
+        unconditional = CrossAttentionEdit() if module is None else elsewhere(module, noise)
         prompts: list[Prompt] = [self._prompt]
         clean = torch.zeros_like(noise)
-        for timestep in torch.linspace(backend.timesteps - 1, 0, SAMPLER_STEPS + 1)[:-1].long().tolist():
+        for number, timestep in enumerate(torch.linspace(backend.timesteps - 1, 0, SAMPLER_STEPS + 1)[:-1].long().tolist()):
             timesteps = torch.full((len(noise),), timestep, dtype=torch.long, device=backend.device)
-            condition, edit = module.read(backend, prompts, [0] * len(noise), timesteps)
+            if module is None or number < start * SAMPLER_STEPS:
+                (condition, edit), unlike = (anybody, CrossAttentionEdit()), CrossAttentionEdit()
+            else:
+                (condition, edit), unlike = module.read(backend, prompts, [0] * len(noise), timesteps), unconditional
             wanted = backend.predict(clean, noise, timesteps, condition, edit)
-            other = backend.predict(clean, noise, timesteps, plain, unconditional).denoised
+            other = backend.predict(clean, noise, timesteps, plain, unlike).denoised
             guided = other + GUIDANCE * (wanted.denoised - other)
             # The noisy picture is signal · clean + sigma · noise and stays what it is: what the new clean one gains, the noise loses.
             noise = noise + wanted.snr.sqrt().view(-1, 1, 1, 1) * (clean - guided)
             clean = guided
         return clean
+
+
+def paint(
+    backend: DiffusionBackend, template: str, side: int, seed: int, module: IdentityModule | None = None, count: int = 0, start: float = 0.0,
+) -> Tensor:
+    """One picture (side, side, 3) float32 in 0..1 on the CPU of a backend that is in no training.
+
+    Args:
+        module, start: see :meth:`PreviewPainter.latents`. count: the module's pseudo-tokens, 0 without one.
+    """
+    with torch.inference_mode(False):
+        painter = PreviewPainter(backend, count, (_CHANNELS, side // _CELL, side // _CELL), seed, template=template)
+        with backend.training():
+            latents = painter.latents(module, start)
+        return backend.decode_latents(latents)[0]  # not in training mode: decoding moves models

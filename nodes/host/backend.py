@@ -211,6 +211,11 @@ class ComfyBackend(TextBackend):
         return base_hash(_unet_weights(self.model))
 
     @property
+    def precision(self) -> str:
+        """What the UNet's weights are kept in, such as float16."""
+        return str(self.model.model.get_dtype()).removeprefix("torch.")
+
+    @property
     def device(self) -> torch.device:
         return self.model.load_device
 

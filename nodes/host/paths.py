@@ -228,6 +228,11 @@ def advice_folders() -> list[Path]:
     return [folder / FOLDER for folder in _folders(IDENTITY_FOLDER) if (folder / FOLDER).is_dir()]
 
 
+def advice_home() -> Path:
+    """The ``idea`` folder in which Check Model keeps what it advises."""
+    return _folders(IDENTITY_FOLDER)[0]
+
+
 def _folders(name: str) -> list[Path]:
     import folder_paths
 

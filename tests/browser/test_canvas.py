@@ -190,6 +190,13 @@ def test_the_strip_also_stands_on_refit_identity(page):
     assert not ours(page.errors)
 
 
+def test_the_seed_of_a_check_stays_so_that_its_advice_can_be_kept_without_another(page):
+    drop(page, DEMO)
+    made = "const node = LiteGraph.createNode('IDEA_CheckModel'); app.graph.add(node); return node.widgets.map((w) => [w.name, w.value]);"
+    widgets = dict(page.run(made))
+    assert widgets["control_after_generate"] == "fixed" and widgets["keep_advice"] is False and widgets["recipe"] == "fast"
+
+
 SPOKEN = {"en": "step 3/20", "zh": "第 3/20 步", "zh-TW": "第 3/20 步", "ja": "ステップ 3/20", "ko": "스텝 3/20", "fr": "step 3/20"}
 
 

@@ -10,6 +10,7 @@ NODES = [
     "IDEA_ApplyIDAdapter",
     "IDEA_ApplyIDAdapterAdvanced",
     "IDEA_AttentionMap",
+    "IDEA_CheckModel",
     "IDEA_FaceCLIPEncode",
     "IDEA_FaceCLIPLoader",
     "IDEA_FaceEmbed",

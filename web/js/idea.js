@@ -8,6 +8,7 @@ import { addPassiveWidget, dropPassiveValues, growToFit } from "./passive_widget
 import { wordsOf } from "./words.js";
 
 const TRAINERS = new Set(["IDEA_TrainIDEA", "IDEA_RefitIdentity"]);
+const SEED_STAYS = new Set([...TRAINERS, "IDEA_CheckModel"]);
 const CHART_HEIGHT = 150; // units of the canvas
 const PREVIEW_HEIGHT = 230; // with a picture in it
 const TALLEST_CHART = 320; // on a node that the artist made taller
@@ -165,7 +166,7 @@ app.registerExtension({
   afterConfigureGraph: catchUp,
   nodeCreated(node) {
     // A new seed at every queue would train the person anew every time; a workflow that says otherwise is read after this.
-    const control = isTrainer(node) && node.widgets?.find((widget) => widget.name === "control_after_generate");
+    const control = SEED_STAYS.has(node.comfyClass ?? node.type) && node.widgets?.find((widget) => widget.name === "control_after_generate");
     if (control) control.value = "fixed";
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
