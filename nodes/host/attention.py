@@ -263,7 +263,7 @@ class IdentityAttention:
             own = signatures(read) if own is None else own
             found, number = found_rows(own, remembered.rows, remembered.order)
             self.met[applied.key] = self.met.get(applied.key, False) | found.any()
-            if applied.faded.stages:
+            if remembered.stages is not None:
                 keys, values = remembered.stages[stage_at(sigma, entry.stages)]
                 staged.append((found[..., None], keys[number], values[number]))
             if applied.faded.key_offsets:

@@ -4,7 +4,7 @@ import pytest
 from launcher.errors import NodeFailedError
 from tiny_graphs import PROMPT, advanced, apply, mask, probe, random_identity, sample, tiny
 
-STYLES = ("own tokenizer", "own engine", "rebuilt chunks", "mean restored", "break", "averaged", "concatenated")
+STYLES = ("own tokenizer", "own engine", "rebuilt chunks", "mean restored", "break", "averaged", "concatenated", "copied")
 NEEDS_ROWS = ("own engine",)  # hosts of 2024 hand token numbers to the text encoder, where nobody can put rows in their place
 
 
@@ -44,6 +44,13 @@ def test_whichever_node_reads_the_prompt(host, graph, style, family):
 
 def on_(node):
     return node[0], node[1]
+
+
+def test_stages_are_read_where_numbers_alone_arrive(host, graph):
+    loader = tiny(graph)
+    on = apply(graph, loader[0], loader[1], random_identity(graph, loader, recipe="sefi")[0])
+    found = digests(host, graph, a=drawn(graph, *on_(on), "copied"), b=drawn(graph, *on_(on), "rebuilt chunks"), c=drawn(graph, *on_(loader), "copied"))
+    assert found["a"] == found["b"] != found["c"]
 
 
 @pytest.mark.parametrize("style", STYLES)

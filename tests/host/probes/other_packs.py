@@ -120,6 +120,12 @@ def _concatenated_and_scaled(clip, words):
     return _conditioning(torch.cat((house[0], person[0] * 1.1), 1), person[1]["pooled_output"])
 
 
+def _copied(clip, words):
+    """A pack that hands on the bare numbers: nothing travels with them, but every row is what it was."""
+    condition, more = _stock(clip, words)[0]
+    return [[torch.from_numpy(condition.numpy().copy()), more]]
+
+
 def _lost(clip, words):
     """A pack that computes with the bare numbers: nothing follows them, and no row is what it was."""
     condition, more = _stock(clip, words)[0]
@@ -127,7 +133,7 @@ def _lost(clip, words):
 
 
 STYLES = {
-    "lost": _lost,
+    "copied": _copied, "lost": _lost,
     "own tokenizer": _with_own_tokenizer, "own engine": _with_own_engine, "rebuilt chunks": _with_rebuilt_chunks,
     "mean restored": _with_its_mean_restored, "break": _with_a_break, "averaged": _averaged, "concatenated": _concatenated_and_scaled,
 }
