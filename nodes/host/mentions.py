@@ -178,11 +178,6 @@ def _factors(count: int, device: torch.device) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (count,), generator=torch.Generator().manual_seed(0)).bitwise_or(1).to(device)
 
 
-def equal_signatures(context: Tensor, rows: Tensor) -> Tensor:
-    """Which positions of a context hold which rows, from their :func:`signatures`, (B, L) and (R,): (B, L, R) bool."""
-    return context[:, :, None] == rows
-
-
 def found_rows(context: Tensor, rows: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """Which positions of a context hold one of many rows, and which: (B, L) bool and (B, L), from their :func:`signatures`.
 
@@ -195,4 +190,4 @@ def found_rows(context: Tensor, rows: Tensor, order: Tensor) -> tuple[Tensor, Te
 
 def match(context: Tensor, rows: Tensor) -> Tensor:
     """Which positions of a context (B, L, d) hold which of ``rows`` (R, d): (B, L, R) bool."""
-    return equal_signatures(signatures(context), signatures(rows.to(context)))
+    return signatures(context)[:, :, None] == signatures(rows.to(context))

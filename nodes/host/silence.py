@@ -65,15 +65,10 @@ def _texts(now, trigger: str) -> list[str]:
 
 def _apply_node(now, trigger: str) -> str:
     """The Apply node that gave the sampler this person; where it cannot be told, the sampler."""
-    seen, left, found = set(), [now.node_id], []
-    while left:
-        one = left.pop()
-        if one in seen or one not in now.graph:
-            continue
-        seen.add(one)
-        node = now.graph[one]
-        if node.get("class_type", "").startswith("IDEA_ApplyIDAdapter"):
-            found.append(one)
-        left += [str(value[0]) for value in node.get("inputs", {}).values() if isinstance(value, list) and len(value) == 2]
-    named = [one for one in found if now.graph[one]["inputs"].get("trigger") == trigger]
+    from ..graph_check import APPLY
+    from ..graph_wiring import Wiring
+
+    wiring = Wiring(now.graph, {})
+    found = [one for one in sorted(wiring.before([now.node_id])) if wiring.kind(one) in APPLY]
+    named = [one for one in found if wiring.inputs(one).get("trigger") == trigger]
     return (named or (found if len(found) == 1 else []) or [now.node_id])[0]
